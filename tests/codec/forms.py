@@ -36,7 +36,7 @@ class Hosted:
             there, arrays = ON_DEVICE.get(name, 0), self.kernels.arrays
             moved = [arrays.of(array) for array in arguments[:there]]
             result = getattr(self.kernels, name)(*moved, *arguments[there:], **named)
-            if isinstance(result, tuple):
+            if isinstance(result, tuple) and isinstance(result[0], torch.Tensor):
                 return arrays.to_host(result[0]), *result[1:]
             return arrays.to_host(result) if isinstance(result, torch.Tensor) else result
 

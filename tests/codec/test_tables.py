@@ -6,9 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
+from codec.forms import FORMS
+from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.kernels import FREQUENCY_SUM
 from cutlayer.codec.kernels.native import load_kernels
+from cutlayer.codec.kernels.portable import hazard
 from cutlayer.codec.tables import (
     HAZARD_EDGES,
     Scores,
@@ -17,12 +19,8 @@ from cutlayer.codec.tables import (
     ShortEncoder,
     class_sizes,
     frequency_tables,
-    hazard,
     log_scale,
-    magnitude_shares,
     majority_share,
-    read_hazards,
-    write_hazards,
     write_scores,
 )
 from cutlayer.errors import PacketError
@@ -38,10 +36,17 @@ counts = st.tuples(st.integers(1, 4), st.integers(2, 63)).flatmap(
 )
 
 
+KERNELS = load_kernels()
+
+
+def tables_of(hazards, majorities):
+    return frequency_tables(KERNELS.magnitude_shares(hazards), majorities, KERNELS)
+
+
 def written(counts):
     writer = BitWriter()
-    sizes = counts.sum(1).tolist()
-    hazards = write_hazards(counts, sizes, HAZARD_EDGES, writer)
+    sizes = counts.sum(1)
+    hazards = KERNELS.write_hazards(counts, sizes, HAZARD_EDGES, writer)
     return hazards, sizes, writer.to_bytes()
 
 
@@ -51,14 +56,15 @@ def test_the_reader_has_the_writers_hazards(counts):
     hazards, sizes, code = written(counts)
     reader = BitReader(code)
     reach = counts.shape[1] - 1
-    np.testing.assert_array_equal(read_hazards(sizes, reach, HAZARD_EDGES, reader), hazards)
+    found = KERNELS.read_hazards(sizes, reach, HAZARD_EDGES, reader)
+    np.testing.assert_array_equal(found, hazards)
 
 
 @at_most(50)
 @given(counts, st.lists(st.integers(128, 255), max_size=3))
 def test_tables_sum_to_4096_and_have_every_symbol_that_occurs(counts, majorities):
     hazards, _, _ = written(counts)
-    found = frequency_tables(magnitude_shares(hazards), [128, *majorities]).astype(np.int64)
+    found = tables_of(hazards, [128, *majorities]).astype(np.int64)
     assert found.shape == (1 + (1 + 2 * len(majorities)) * len(counts), 2 * counts.shape[1] - 1)
     assert (found.sum(1) == 4096).all()
     sets = found[1:].reshape(-1, len(counts), found.shape[1])
@@ -68,13 +74,13 @@ def test_tables_sum_to_4096_and_have_every_symbol_that_occurs(counts, majorities
 
 
 def test_the_first_table_is_of_zeros_alone():
-    shares = magnitude_shares(written(np.array([[5, 3, 1]]))[0])
-    assert frequency_tables(shares, [128])[0].tolist() == [0, 0, 4096, 0, 0]
+    hazards = written(np.array([[5, 3, 1]]))[0]
+    assert tables_of(hazards, [128])[0].tolist() == [0, 0, 4096, 0, 0]
 
 
 def test_pairs_of_sets_are_each_others_mirror():
-    shares = magnitude_shares(written(np.array([[500, 300, 100]]))[0])
-    _, even, plus, minus = frequency_tables(shares, [128, 200]).astype(int)
+    hazards = written(np.array([[500, 300, 100]]))[0]
+    _, even, plus, minus = tables_of(hazards, [128, 200]).astype(int)
     np.testing.assert_array_equal(plus[::-1], minus)
     np.testing.assert_array_equal(even[::-1], even)
     # 200 of 256 are positive; frequencies are rounded by 1/2, the largest takes the rest
@@ -87,7 +93,7 @@ def test_a_table_is_as_precise_as_its_counts_deserve():
     hazards, _, code = written(counts)
     # each hazard is half a cell of pi / 2 / sqrt(n) off at most: n (cell / 2)^2 2 / ln 2 bits lost
     # at most, .44 of a bit on top of up to 1.5 for staying near the prediction
-    shares = magnitude_shares(hazards)[0] / 2**24
+    shares = KERNELS.magnitude_shares(hazards)[0] / 2**24
     lost_bits = (counts[0] * np.log2(counts[0] / counts.sum() / shares)).sum()
     assert 0 <= lost_bits < 3 * (1.5 + 0.9)
     assert len(code) <= 6
@@ -110,14 +116,15 @@ def test_hazards_at_the_ends_are_certain():
 )
 def test_class_sizes_are_what_counting_gives(rows, columns, classes):
     kinds = np.clip(rows[:, None] + columns[None], 0, classes - 1).reshape(-1)
-    expected = np.bincount(kinds, minlength=classes).tolist()
-    assert class_sizes(rows, columns, classes) == expected
+    expected = np.bincount(kinds, minlength=classes)
+    np.testing.assert_array_equal(class_sizes(rows, columns, classes), expected)
 
 
 def test_a_hazard_beyond_its_cells_is_refused():
     # ones only: the first number is large
-    with pytest.raises(PacketError, match="tables: hazard"):
-        read_hazards([9], 3, HAZARD_EDGES, BitReader(b"\xff" * 20))
+    for form in FORMS:
+        with pytest.raises(PacketError, match="tables: a hazard"):
+            form.read_hazards(np.array([9]), 3, HAZARD_EDGES, BitReader(b"\xff" * 20))
 
 
 @pytest.mark.parametrize(
@@ -127,11 +134,8 @@ def test_majorities_leave_room_for_the_minority(more, less, share):
     assert majority_share(more, less) == share
 
 
-KERNELS = load_kernels()
-
-
 def reader_of(sections, model):
-    return SeriesReader(BitReader(model), ShortDecoder(sections["scores"]), KERNELS)
+    return SeriesReader(BitReader(model), ShortDecoder(sections["scores"], KERNELS), KERNELS)
 
 
 def check_round_trip(*several):
@@ -224,15 +228,15 @@ def table_of(symbols):
     counts = np.bincount(symbols, minlength=10)
     table = np.maximum(counts * FREQUENCY_SUM // max(len(symbols), 1), counts > 0)
     table[np.argmax(table)] += FREQUENCY_SUM - table.sum()
-    return table.tolist()
+    return table.astype(np.uint16)
 
 
 @given(series)
 def test_several_series_come_back(several):
-    encoder = ShortEncoder()
+    encoder = ShortEncoder(KERNELS)
     for symbols in reversed(several):
-        encoder.put(symbols, table_of(symbols))
-    decoder = ShortDecoder(encoder.to_bytes())
+        encoder.put(np.array(symbols), table_of(symbols))
+    decoder = ShortDecoder(encoder.to_bytes(), KERNELS)
     for symbols in several:
         assert decoder.get(len(symbols), table_of(symbols)).tolist() == symbols
     decoder.finish()
@@ -241,8 +245,8 @@ def test_several_series_come_back(several):
 def test_it_costs_the_entropy_and_three_bytes():
     symbols = np.random.default_rng(0).binomial(9, 0.3, 2000).tolist()
     table = table_of(symbols)
-    encoder = ShortEncoder()
-    encoder.put(symbols, table)
+    encoder = ShortEncoder(KERNELS)
+    encoder.put(np.array(symbols), table)
     ideal_bytes = sum(np.log2(4096 / table[symbol]) for symbol in symbols) / 8
     # the state starts with 16 bits that say nothing and ends with up to 15 more; the states are at
     # least 16 times the frequencies' sum, so that rounding costs under 2^-4 / 2 of a bit at worst
@@ -250,23 +254,23 @@ def test_it_costs_the_entropy_and_three_bytes():
 
 
 def test_certain_symbols_take_no_bytes():
-    encoder = ShortEncoder()
-    encoder.put([1] * 1000, [0, 4096])
+    encoder = ShortEncoder(KERNELS)
+    encoder.put(np.ones(1000, dtype=np.int64), np.array([0, 4096], dtype=np.uint16))
     assert encoder.to_bytes() == b""
-    decoder = ShortDecoder(b"")
-    assert decoder.get(1000, [0, 4096]).tolist() == [1] * 1000
+    decoder = ShortDecoder(b"", KERNELS)
+    assert decoder.get(1000, np.array([0, 4096], dtype=np.uint16)).tolist() == [1] * 1000
     decoder.finish()
 
 
 @pytest.mark.parametrize("code", [b"\x01", b"\0\0\0", b"\0\0\1\0\0"])
 def test_a_code_of_no_whole_words_is_refused(code):
     with pytest.raises(PacketError, match=f"{len(code)} bytes"):
-        ShortDecoder(code)
+        ShortDecoder(code, KERNELS)
 
 
 def test_a_code_too_short_or_too_long_is_refused():
     with pytest.raises(PacketError, match="ends before"):
-        ShortDecoder(b"").get(5, [2048, 2048])
-    decoder = ShortDecoder(b"\0\0\1\0\5\5")
+        ShortDecoder(b"", KERNELS).get(5, np.array([2048, 2048], dtype=np.uint16))
+    decoder = ShortDecoder(b"\0\0\1\0\5\5", KERNELS)
     with pytest.raises(PacketError, match="goes on"):
         decoder.finish()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from codec.adaptive import entropy_bits
 from codec.test_entropy import heavy_tailed
-from cutlayer.codec.adaptive_bits import BitReader, BitWriter
+from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter
 from cutlayer.codec.kernels.native import load_kernels
 from cutlayer.codec.tables import Scores
 from cutlayer.codec.two_way import (

@@ -75,8 +75,9 @@ class LearnedBasis:
             )
 
     def comes(self, width: int) -> bool:
-        """Whether a stream of `packets` ever has the rows for a basis."""
-        return self.packets is None or self.packets * ROWS_PER_PACKET >= self.warm_up * width
+        """Whether a stream of `packets` ever has the rows for a basis before its last packet."""
+        rows = math.inf if self.packets is None else (self.packets - 1) * ROWS_PER_PACKET
+        return rows >= self.warm_up * width
 
     def still_to_come(self, sent: int) -> int:
         """How many packets a basis would serve, the present one included."""
@@ -210,18 +211,13 @@ class Statistics:
         }
         return state if self.moment is None else {**state, "statistics.moment": self.moment}
 
-    def seen(
-        self, values: Float32[Array, "row width"], rng: np.random.Generator, arrays: Arrays
-    ) -> "Statistics":
-        """With the rows of one more packet, or a random part of them where they are many."""
-        if len(values) > ROWS_PER_PACKET:
-            drawn = np.sort(rng.choice(len(values), ROWS_PER_PACKET, replace=False))
-            values = values[arrays.of(drawn)]
-        wide = arrays.wide(values)
+    def seen(self, rows: Float32[Array, "row width"], arrays: Arrays) -> "Statistics":
+        """With the rows of one more packet, or those that are `drawn` of it."""
+        wide = arrays.wide(rows)
         return replace(
             self,
             sent=self.sent + 1,
-            rows=self.rows + len(values),
+            rows=self.rows + len(rows),
             total=self.total + wide.sum(0),
             moment=None if self.moment is None else self.moment + wide.T @ wide,
         )
@@ -230,6 +226,12 @@ class Statistics:
     def due(self) -> bool:
         """Whether it is time to ship."""
         return self.rows >= self.wait
+
+    def comes_due(self, how: LearnedBasis) -> bool:
+        """Whether it will be, by the last packet of the stream: if not, moments are of no use."""
+        if how.packets is None:
+            return True
+        return self.rows + (how.packets - self.sent - 1) * ROWS_PER_PACKET >= self.wait
 
     def mean(self, arrays: Arrays) -> Float16[np.ndarray, " width"]:
         """The mean to ship: float16, what is beyond its range at the range's end."""
@@ -261,6 +263,16 @@ class Statistics:
         if symbols.size == 0:
             return None
         return symbols, width if columns == width else symbols.shape[1]
+
+
+def drawn(
+    values: Float32[Array, "row width"], rng: np.random.Generator, arrays: Arrays
+) -> Float32[Array, "some width"]:
+    """The rows that statistics are made of: all, or a random part where they are many."""
+    if len(values) <= ROWS_PER_PACKET:
+        return values
+    some = np.sort(rng.choice(len(values), ROWS_PER_PACKET, replace=False))
+    return values[arrays.of(some)]
 
 
 def _wide(array: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
@@ -309,10 +321,18 @@ class Stages:
 
     def transform(self, values: Float32[Array, "row width"], segments: Segments) -> Transformed:
         """Everything before the quantiser, which one packet may try with several steps."""
-        rows = values if self.learned.mean is None else values - self.learned.mean
-        if self.learned.basis is not None:
-            rows = rows @ self.learned.basis
-        elif self.hadamard is not None and not self._quantiser_turns:
+        mean, basis = self.learned.mean, self.learned.basis
+
+        def centred(first: int, last: int) -> Array:
+            some = values[first:last]
+            return some if mean is None else some - mean
+
+        if basis is not None:
+            shape = len(values), basis.shape[1]
+            rows = self.kernels.by_rows(shape, lambda first, last: centred(first, last) @ basis)
+        else:
+            rows = centred(0, len(values))
+        if basis is None and self.hadamard is not None and not self._quantiser_turns:
             rows = self.hadamard.forward(rows, self.kernels)
         kept = None
         if self.sparsify is not None:
@@ -339,18 +359,27 @@ class Stages:
         sizes = segments.sizes(quantised.symbols.shape[1])
         turned = replace(quantised, block=self._block(quantised.symbols.shape[1]))
         values = self.quantiser.dequantise(turned, sizes, self.kernels)
-        if self.learned.basis is not None:
+        mean, basis = self.learned.mean, self.learned.basis
+        if basis is not None:
             # the columns of least energy are often all zero
             alive = self.kernels.arrays.to_host(quantised.symbols.any(0))
             live = int(np.flatnonzero(alive).max(initial=-1)) + 1
-            values = values[:, :live] @ self.learned.basis[:, :live].T
-        elif self.hadamard is not None and not self._quantiser_turns:
+            coded, back = values[:, :live], basis[:, :live].T
+
+            def turned_back(first: int, last: int) -> Array:
+                some = coded[first:last] @ back
+                if mean is not None:
+                    some += mean
+                return some
+
+            return self.kernels.by_rows((len(coded), len(basis)), turned_back)
+        if self.hadamard is not None and not self._quantiser_turns:
             # in place, some rows at a time: a decoder must not take much more than its tensor
             for first in range(0, len(values), ROWS_AT_ONCE):
                 some = slice(first, first + ROWS_AT_ONCE)
                 values[some] = self.hadamard.inverse(values[some], self.kernels)
-        if self.learned.mean is not None:
-            values += self.learned.mean
+        if mean is not None:
+            values += mean
         return values
 
     @property

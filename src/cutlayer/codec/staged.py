@@ -6,7 +6,7 @@ what the stages do is in files of their own.
 
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, final
@@ -38,6 +38,7 @@ from cutlayer.codec.pipeline import (
     Statistics,
     TopK,
     Transformed,
+    drawn,
     kept_counts,
 )
 from cutlayer.codec.quantisers import (
@@ -99,12 +100,13 @@ class StagedCodec(Codec):
     ) -> Encoded:
         segments = segments_of(tensor, lengths)
         values = segments.gather(tensor.reshape(segments.shape), self.kernels, LARGEST_MAGNITUDE)
-        shipped, learned, after = self._learn(values, segments, state, rng)
+        shipped, learned, counted = self._learn(values, segments, state, rng)
         sections = {"stages": self._stages(), **shipped}
         if learned.identity:
             sections["basis id"] = learned.identity.to_bytes(4, "little")
         known = None if shipped or "ratio" not in state else float(state["ratio"])
         coded, ratio = self._code(values, segments, self._pipeline(learned), known, rng)
+        after = {**learned.to_state(), **counted()}
         packet = packet_to_bytes(
             Packet(self.name, tensor.shape, segments, {**sections, **coded.sections})
         )
@@ -184,37 +186,43 @@ class StagedCodec(Codec):
         segments: Segments,
         state: CodecState,
         rng: np.random.Generator,
-    ) -> tuple[dict[str, bytes], Learned, CodecState]:
-        """What this packet ships, what is known after it, and the state but for the step's."""
+    ) -> tuple[dict[str, bytes], Learned, Callable[[], CodecState]]:
+        """What this packet ships, what is known after it, and a call for the statistics with its
+        rows, which are summed up beside what follows where there are threads for it."""
         arrays = self.kernels.arrays
         learned = Learned.of(state, arrays)
         how = self.transform if isinstance(self.transform, LearnedBasis) else None
         if segments.total == 0 or not (self.centre or how):
-            return {}, learned, learned.to_state()
+            return {}, learned, dict
         width = segments.width
-        # what no basis will be made of is not summed up: it has the width squared of float64
-        wanted = how is not None and how.comes(width)
         statistics = Statistics.of(state, arrays)
         shipped: dict[str, bytes] = {}
         if statistics is None:
             wait = (how or LearnedBasis()).warm_up * width
+            # what no basis will be made of is not summed up: it has the width squared of float64
+            wanted = how is not None and how.comes(width)
             statistics = Statistics.fresh(width, wait, arrays, sent=0, moment=wanted)
             if self.centre:
-                shipped["mean"] = statistics.seen(values, rng, arrays).mean(arrays).tobytes()
-        elif wanted and statistics.moment is None:  # the stream goes on for longer than was known
-            statistics = Statistics.fresh(
-                width, statistics.wait, arrays, sent=statistics.sent, moment=True
-            )
-        elif how is not None and wanted and statistics.due:
-            shipped = self._trial(values, segments, statistics, how, state)
-            wait = (how.growth if shipped else 2) * statistics.wait
-            statistics = replace(statistics, wait=wait)
-            if shipped:
+                first = statistics.seen(drawn(values, rng, arrays), arrays)
+                shipped["mean"] = first.mean(arrays).tobytes()
+        elif how is not None and statistics.comes_due(how):
+            if statistics.moment is None:  # the stream goes on for longer than was known
                 statistics = Statistics.fresh(
-                    width, wait, arrays, sent=statistics.sent, moment=True
+                    width, statistics.wait, arrays, sent=statistics.sent, moment=True
                 )
+            elif statistics.due:
+                shipped = self._trial(values, segments, statistics, how, state)
+                wait = (how.growth if shipped else 2) * statistics.wait
+                statistics = replace(statistics, wait=wait)
+                if shipped:
+                    statistics = Statistics.fresh(
+                        width, wait, arrays, sent=statistics.sent, moment=True
+                    )
+        if how is not None and not statistics.comes_due(how):
+            statistics = replace(statistics, moment=None)
         learned = self._received(learned, shipped, width)
-        after = {**learned.to_state(), **statistics.seen(values, rng, arrays).to_state()}
+        rows = drawn(values, rng, arrays)
+        after = self.kernels.start(lambda: statistics.seen(rows, arrays).to_state())
         return shipped, learned, after
 
     def _trial(

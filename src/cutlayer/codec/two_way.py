@@ -17,7 +17,6 @@ from typing import ClassVar, final
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt16
 
-from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.entropy import (
     EntropyCoder,
     GolombCode,
@@ -27,7 +26,15 @@ from cutlayer.codec.entropy import (
     refuse_other_sections,
     signed_entropy,
 )
-from cutlayer.codec.kernels.kernels import SKIPPED_ROW, ContextModel, Kernels, Symbols, SymbolSums
+from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter, Number
+from cutlayer.codec.kernels.kernels import (
+    SKIPPED_ROW,
+    ContextModel,
+    Integers,
+    Kernels,
+    Symbols,
+    SymbolSums,
+)
 from cutlayer.codec.tables import (
     HAZARD_EDGES,
     LARGEST_CLASSES,
@@ -41,10 +48,7 @@ from cutlayer.codec.tables import (
     class_sizes,
     frequency_tables,
     log_scale,
-    magnitude_shares,
     majority_share,
-    read_hazards,
-    write_hazards,
     write_scores,
 )
 from cutlayer.errors import PacketError
@@ -95,7 +99,7 @@ class Contexts:
         """Of skew."""
         return (int(self.skews.max(initial=0)) + 1) // 2
 
-    def sizes(self, classes: int) -> list[int]:
+    def sizes(self, classes: int) -> Integers:
         """How many symbols each class codes."""
         return class_sizes(self.rows.some, self.columns.some, classes)
 
@@ -225,7 +229,7 @@ def read_layout(
     sections: Mapping[str, bytes], rows: int, columns: int, reader: BitReader, kernels: Kernels
 ) -> Contexts:
     """`write_layout` undone. Raises PacketError: sections of no such layout."""
-    short = ShortDecoder(sections.get("scores", b""))
+    short = ShortDecoder(sections.get("scores", b""), kernels)
     series = SeriesReader(reader, short, kernels)
     row_series = series.get(rows, sections.get("row scores", b""))
     column_series = series.get(columns, sections.get("column scores", b""))
@@ -255,7 +259,7 @@ class TwoWay(EntropyCoder):
         sections = write_layout(layout, writer, kernels)
         for value in (counts.shape[1] - 1, reach - 1, int(sums.largest > reach)):
             Number(1).put(value, writer)
-        frequencies = _write_tables(counts, layout, writer)
+        frequencies = _write_tables(counts, layout, writer, kernels)
         model = layout.model(counts.shape[1], frequencies)
         chunks = _chunks(layout.symbols, symbols.shape[0])
         sections["code"] = _joined(kernels.rans_encode(symbols, model, chunks))
@@ -278,8 +282,9 @@ class TwoWay(EntropyCoder):
         classes, reach = classes + 1, reach + 1
         if classes > LARGEST_CLASSES or reach > LARGEST_REACH or escapes > 1:
             raise PacketError(f"model: {classes} classes, reach {reach}, escapes {escapes}")
-        frequencies = _read_tables(classes, reach, layout, reader)
-        reader.finish("model")
+        frequencies = _read_tables(classes, reach, layout, reader, kernels)
+        if reader.left:
+            raise PacketError(f"model: {reader.left} bytes after the last number")
         model = layout.model(classes, frequencies)
         codes = _split(sections.get("code", b""), _chunks(layout.symbols, rows))
         symbols = kernels.rans_decode(codes, model, columns)
@@ -376,12 +381,15 @@ def _useful(counts: Int64[np.ndarray, "skew kind symbol"]) -> tuple[int, int]:
 
 
 def _write_tables(
-    counts: Int64[np.ndarray, "skew kind symbol"], layout: Contexts, writer: BitWriter
+    counts: Int64[np.ndarray, "skew kind symbol"],
+    layout: Contexts,
+    writer: BitWriter,
+    kernels: Kernels,
 ) -> UInt16[np.ndarray, "table symbol"]:
     reach = counts.shape[2] // 2
     sizes = counts[:, :, reach:].sum(0)
     sizes[:, 1:] += counts[:, :, :reach].sum(0)[:, ::-1]
-    hazards = write_hazards(sizes, layout.sizes(counts.shape[1]), HAZARD_EDGES, writer)
+    hazards = kernels.write_hazards(sizes, layout.sizes(counts.shape[1]), HAZARD_EDGES, writer)
     positive, negative = counts[:, :, reach + 1 :].sum((1, 2)), counts[:, :, :reach].sum((1, 2))
     majorities = [SIGN_ONE // 2]
     for level in range(1, layout.levels + 1):
@@ -390,18 +398,18 @@ def _write_tables(
         share = majority_share(more, less)
         Number(1).put(share - SIGN_ONE // 2, writer)
         majorities.append(share)
-    return frequency_tables(magnitude_shares(hazards), majorities)
+    return frequency_tables(kernels.magnitude_shares(hazards), majorities, kernels)
 
 
 def _read_tables(
-    classes: int, reach: int, layout: Contexts, reader: BitReader
+    classes: int, reach: int, layout: Contexts, reader: BitReader, kernels: Kernels
 ) -> UInt16[np.ndarray, "table symbol"]:
-    hazards = read_hazards(layout.sizes(classes), reach, HAZARD_EDGES, reader)
+    hazards = kernels.read_hazards(layout.sizes(classes), reach, HAZARD_EDGES, reader)
     half = SIGN_ONE // 2
     majorities = [half, *(half + Number(1).get(reader) for _ in range(layout.levels))]
     if max(majorities) > SIGN_ONE:
         raise PacketError(f"tables: a majority of {max(majorities)} / {SIGN_ONE}")
-    return frequency_tables(magnitude_shares(hazards), majorities)
+    return frequency_tables(kernels.magnitude_shares(hazards), majorities, kernels)
 
 
 def _chunks(symbols: int, rows: int) -> int:

@@ -1,19 +1,22 @@
 """Arrays on a torch device, and the only two ways across: `of` and `to_host`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Int16, Int32, Int64, Shaped, UInt8, UInt16
 from torch import Tensor
 
 from cutlayer.codec.codec import Codec, CodecState, Decoded, Encoded
+from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter
 from cutlayer.codec.kernels.kernels import (
     Arrays,
     ContextModel,
+    Hazards,
+    Integers,
     Kernels,
     Moments,
     Sizes,
@@ -27,6 +30,8 @@ from cutlayer.codec.kernels.portable import mix_keys
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.errors import ConfigError, PacketError, others_code, quoted
 from cutlayer.model.placement import HOST, to_device
+
+T = TypeVar("T")
 
 
 @final
@@ -277,6 +282,15 @@ class DeviceKernels(Kernels):
         out = out * float(np.float32(1 / np.sqrt(block)))
         return out * signs if inverse else out
 
+    def by_rows(
+        self, shape: tuple[int, int], work: Callable[[int, int], Float32[Tensor, "some column"]]
+    ) -> Float32[Tensor, "row column"]:
+        return work(0, shape[0])
+
+    def start(self, work: Callable[[], T]) -> Callable[[], T]:
+        found = work()
+        return lambda: found
+
     def sums(self, symbols: Symbols) -> SymbolSums:
         return self._host.sums(symbols)
 
@@ -294,6 +308,42 @@ class DeviceKernels(Kernels):
 
     def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
         return self._host.unpack(data, count, width)
+
+    def write_hazards(
+        self,
+        counts: Int64[np.ndarray, "kind magnitude"],
+        sizes: Integers,
+        edges: Integers,
+        writer: BitWriter,
+    ) -> Hazards:
+        return self._host.write_hazards(counts, sizes, edges, writer)
+
+    def read_hazards(
+        self, sizes: Integers, reach: int, edges: Integers, reader: BitReader
+    ) -> Hazards:
+        return self._host.read_hazards(sizes, reach, edges, reader)
+
+    def magnitude_shares(self, hazards: Hazards) -> Int64[np.ndarray, "kind magnitude"]:
+        return self._host.magnitude_shares(hazards)
+
+    def twelve_bits(
+        self, weights: Int64[np.ndarray, "table symbol"]
+    ) -> UInt16[np.ndarray, "table symbol"]:
+        return self._host.twelve_bits(weights)
+
+    def short_encode(
+        self, symbols: Integers, table: UInt16[np.ndarray, " symbol"], state: int
+    ) -> tuple[int, list[int]]:
+        return self._host.short_encode(symbols, table, state)
+
+    def short_decode(
+        self,
+        words: UInt16[np.ndarray, " word"],
+        count: int,
+        table: UInt16[np.ndarray, " symbol"],
+        state: int,
+    ) -> tuple[Integers, int, int]:
+        return self._host.short_decode(words, count, table, state)
 
     def _largest(self, magnitudes: Int64[Tensor, " value"]) -> int:
         return int(self._arrays.to_host(magnitudes.amax())) if len(magnitudes) else 0

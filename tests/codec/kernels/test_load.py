@@ -58,7 +58,7 @@ def test_a_file_that_is_no_library_is_refused(tmp_path):
 def test_the_codecs_of_a_process_share_their_threads():
     """A pool a direction would be made again for every run, and for each of eight threads."""
     made = [make_codecs(BestCodec(), 10, threads=3) for _ in range(4)]
-    pools = {id(codec.kernels.pool) for pair in made for codec in (pair.up, pair.down)}
+    pools = {id(codec.kernels.threads.pool) for pair in made for codec in (pair.up, pair.down)}
     assert len(pools) == 1
     rng = np.random.default_rng(0)
     tensor = rng.standard_normal((8, 50, 64), dtype=np.float32)

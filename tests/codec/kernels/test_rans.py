@@ -13,8 +13,8 @@ from cutlayer.codec.kernels.kernels import (
     LANES,
     SKIPPED_ROW,
     ContextModel,
-    chunk_bounds,
 )
+from cutlayer.codec.kernels.threads import chunk_bounds
 from cutlayer.errors import PacketError
 
 

@@ -2,15 +2,19 @@
  *
  * C99, no dependencies, no allocation, no state: the caller brings every buffer, with the sizes given
  * beside each function, and splits the work over threads by ranges of rows, segments or values.
- * Every function gives 0, a number that its comment names, or an error below 0. Results are the same bit for bit on every machine and for every split: float32 operations in a fixed
- * order (compile with -ffp-contract=off, never with -ffast-math), all else integers.
- * Only `cutlayer_rans_decode` reads bytes from outside; it checks every read.
+ * Every function gives 0, a number that its comment names, or an error below 0. Results are the same
+ * bit for bit on every machine and for every split: float32 operations in a fixed order (compile with
+ * -ffp-contract=off, never with -ffast-math), all else integers, but for what an encoder alone chooses
+ * by libm's functions (hazards).
+ * `cutlayer_rans_decode`, `cutlayer_short_decode` and `cutlayer_read_hazards` read bytes from outside; they
+ * check every read.
  *
  * Speed: plain loops that compilers vectorise, built twice on x86-64 (for AVX2 and for any machine);
  * the entropy coder and the first stages of the Hadamard transform have a second form in AVX2
  * intrinsics, chosen at run time. Macros, for tests:
  * CUTLAYER_NO_CLONES builds the loops once; CUTLAYER_PLAIN leaves the intrinsics out as well.
  */
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -34,7 +38,9 @@
 #endif
 
 /* errors; `native.py` turns them into words */
-enum { BAD_TABLE = -1, BAD_STATE = -2, TOO_SHORT = -3, TOO_LONG = -4, BAD_SYMBOL = -5 };
+enum {
+    BAD_TABLE = -1, BAD_STATE = -2, TOO_SHORT = -3, TOO_LONG = -4, BAD_SYMBOL = -5, BAD_HAZARD = -6
+};
 
 enum { LANES = 32, FREQUENCY_BITS = 12, FREQUENCY_SUM = 1 << FREQUENCY_BITS };
 enum { SKIPPED_ROW = -32768, MAGNITUDE = 0x7fffffff };
@@ -1204,4 +1210,305 @@ EXPORT int64_t cutlayer_unpack(const uint8_t *data, int64_t n, int64_t width, in
         bits -= (uint32_t)width;
     }
     return 0;
+}
+
+/* ---- hazards: side information of tables ------------------------------------------------------- */
+
+/* Python's form gives the same, since libm's functions are the ones that the interpreter calls. */
+
+enum { ONE = 1 << 24, PLACE = 1 << 16, FINEST = 1024, NUMBERS = 8, UNARY = 8, LONGEST = 30 };
+enum { COUNTS = 1 << 12 };
+static const int64_t MOST_SYMBOLS = (int64_t)1 << 40;
+#define RANGE_LOW ((uint64_t)1 << 24)
+#define RANGE_TOP ((uint64_t)1 << 32)
+
+/* zeros and ones that a context has seen */
+typedef struct { uint32_t seen[2]; } bit_context;
+typedef struct { bit_context unary[UNARY], length[LONGEST], rest, sign; } number;
+
+static inline uint64_t zeros_part(uint64_t range, const bit_context *context)
+{
+    uint64_t zeros = context->seen[0], ones = context->seen[1];
+    return range * (2 * zeros + 1) / (2 * (zeros + ones) + 2);
+}
+
+static inline void count_bit(bit_context *context, int bit)
+{
+    if (++context->seen[bit] > COUNTS) {
+        context->seen[bit]--;
+        context->seen[0] >>= 1;
+        context->seen[1] >>= 1;
+    }
+}
+
+typedef struct {
+    uint64_t low, range;
+    uint8_t *code;
+    int64_t size, carried; /* into the bytes before `code` */
+} bit_writer;
+
+static void put_bit(bit_writer *w, int bit, bit_context *context)
+{
+    uint64_t bound = zeros_part(w->range, context);
+    w->low += bit ? bound : 0;
+    w->range = bit ? w->range - bound : bound;
+    count_bit(context, bit);
+    for (; w->range < RANGE_LOW; w->range <<= 8) {
+        if (w->low >= RANGE_TOP) {
+            int64_t at = w->size - 1;
+            w->low -= RANGE_TOP;
+            while (at >= 0 && w->code[at] == 255) w->code[at--] = 0;
+            if (at >= 0) w->code[at]++;
+            else w->carried++;
+        }
+        w->code[w->size++] = (uint8_t)(w->low >> 24);
+        w->low = w->low << 8 & (RANGE_TOP - 1);
+    }
+}
+
+static void put_signed(bit_writer *w, number *n, int64_t value)
+{
+    int64_t size = value < 0 ? -value : value, rest = size - UNARY + 1;
+    for (int64_t i = 0; i < least(size, UNARY); i++) put_bit(w, 1, n->unary + i);
+    if (size < UNARY) {
+        put_bit(w, 0, n->unary + size);
+    } else {
+        int length = 0;
+        while (rest >> (length + 1)) length++;
+        for (int i = 0; i < length; i++) put_bit(w, 1, n->length + i);
+        if (length < LONGEST) put_bit(w, 0, n->length + length);
+        for (int i = length - 1; i >= 0; i--) put_bit(w, (int)(rest >> i & 1), &n->rest);
+    }
+    if (size) put_bit(w, value < 0, &n->sign);
+}
+
+typedef struct {
+    const uint8_t *code;
+    int64_t size, next;
+    uint64_t range, value;
+} bit_reader;
+
+static int get_bit(bit_reader *r, bit_context *context)
+{
+    uint64_t bound = zeros_part(r->range, context);
+    int bit = r->value >= bound;
+    r->value -= bit ? bound : 0;
+    r->range = bit ? r->range - bound : bound;
+    count_bit(context, bit);
+    for (; r->range < RANGE_LOW; r->range <<= 8) {
+        r->value = r->value << 8 | (r->next < r->size ? r->code[r->next] : 0);
+        r->next++;
+    }
+    return bit;
+}
+
+static int64_t get_signed(bit_reader *r, number *n)
+{
+    int64_t size = 0;
+    while (size < UNARY && get_bit(r, n->unary + size)) size++;
+    if (size == UNARY) {
+        int64_t rest = 1;
+        int length = 0;
+        while (length < LONGEST && get_bit(r, n->length + length)) length++;
+        for (int i = 0; i < length; i++) rest = rest << 1 | get_bit(r, &n->rest);
+        size = rest - 1 + UNARY;
+    }
+    return size && get_bit(r, &n->sign) ? -size : size;
+}
+
+static int64_t hazard_of(int64_t cell, int64_t cells)
+{
+    int64_t place = cell * PLACE / cells;
+    if (cell == 0 || cell == cells) return cell ? ONE : 0;
+    return most(1, place * place * (3 * PLACE - 2 * place) >> 24);
+}
+
+static double hazard_bits(int64_t stay, int64_t go, int64_t value)
+{
+    double share = (double)value / ONE;
+    return -(double)go * log2(share) - (double)stay * log2(1 - share);
+}
+
+static int64_t best_cell(int64_t stay, int64_t go, int64_t cells, int64_t predicted)
+{
+    if (!go || !stay) return go ? cells : 0;
+    double share = (double)go / (double)(stay + go);
+    double place = 0.5 - sin(asin(1 - 2 * share) / 3);
+    int64_t cell = most(least((int64_t)rint(place * (double)cells), cells - 1), 1);
+    if (cell != predicted && 0 < predicted && predicted < cells &&
+        hazard_bits(stay, go, hazard_of(predicted, cells)) -
+                hazard_bits(stay, go, hazard_of(cell, cells)) < 1.5)
+        return predicted;
+    return cell;
+}
+
+/* ceil(left * value / 2^24) for left up to 2^40, value up to 2^24 */
+static int64_t part_of(int64_t left, int64_t value)
+{
+    return (left >> 24) * value + (((left & (ONE - 1)) * value + ONE - 1) >> 24);
+}
+
+static int64_t cells_of(int64_t left)
+{
+    int64_t root = 0;
+    if (left >= (int64_t)FINEST * FINEST) return FINEST;
+    root = (int64_t)sqrt((double)left);
+    while (root * root > left) root--;
+    while ((root + 1) * (root + 1) <= left) root++;
+    return least(2 + root, FINEST);
+}
+
+/* One of `writer` and `reader` is there; `above[kind][j]`: how many magnitudes are at least j. */
+static int64_t walk_hazards(const int64_t *above, bit_writer *writer, bit_reader *reader,
+                            const int64_t *sizes, int64_t kinds, int64_t reach,
+                            const int64_t *edges, int64_t groups, int64_t *places,
+                            int64_t *hazards)
+{
+    number numbers[NUMBERS];
+    memset(numbers, 0, sizeof numbers);
+    memset(hazards, 0, (size_t)(kinds * reach) * sizeof *hazards);
+    for (int64_t group = 0; group < groups; group++) places[group] = PLACE / 2;
+    for (int64_t kind = 0; kind < kinds; kind++) {
+        int64_t left = least(sizes[kind], MOST_SYMBOLS), *own = hazards + kind * reach;
+        const int64_t *least_j = above ? above + kind * (reach + 1) : 0;
+        for (int64_t group = 0; group < groups && edges[group] < reach && left; group++) {
+            int64_t first = edges[group];
+            int64_t last = group + 1 < groups ? least(edges[group + 1], reach) : reach;
+            int64_t cells = cells_of(left), predicted = (places[group] * cells + PLACE / 2) / PLACE;
+            number *n = numbers + least(group, NUMBERS - 1);
+            int64_t cell, value;
+            if (writer) {
+                int64_t go = 0;
+                for (int64_t j = first + 1; j <= last; j++) go += least_j[j];
+                cell = best_cell(least_j[first] - least_j[last], go, cells, predicted);
+                put_signed(writer, n, cell - predicted);
+            } else {
+                cell = predicted + get_signed(reader, n);
+                if (cell < 0 || cell > cells) return BAD_HAZARD;
+            }
+            places[group] = cell * PLACE / cells;
+            value = hazard_of(cell, cells);
+            for (int64_t j = first; j < last; j++) {
+                own[j] = value;
+                left = part_of(left, value);
+            }
+        }
+    }
+    return 0;
+}
+
+/* `state`: low and range of a writer, then 1 if the bytes before `code` are to be carried into. `code`:
+ * room for 64 bytes a class and group. `places`: room for `groups`. Gives how many bytes it wrote. */
+EXPORT int64_t cutlayer_write_hazards(const int64_t *above, const int64_t *sizes, int64_t kinds,
+                                      int64_t reach, const int64_t *edges, int64_t groups,
+                                      int64_t *places, int64_t *state, uint8_t *code,
+                                      int64_t *hazards)
+{
+    bit_writer w = {(uint64_t)state[0], (uint64_t)state[1], code, 0, 0};
+    walk_hazards(above, &w, 0, sizes, kinds, reach, edges, groups, places, hazards);
+    state[0] = (int64_t)w.low;
+    state[1] = (int64_t)w.range;
+    state[2] = w.carried;
+    return w.size;
+}
+
+/* `state`: next, range and value of a reader. */
+EXPORT int64_t cutlayer_read_hazards(const uint8_t *code, int64_t size, const int64_t *sizes,
+                                     int64_t kinds, int64_t reach, const int64_t *edges,
+                                     int64_t groups, int64_t *places, int64_t *state,
+                                     int64_t *hazards)
+{
+    bit_reader r = {code, size, state[0], (uint64_t)state[1], (uint64_t)state[2]};
+    int64_t error = walk_hazards(0, 0, &r, sizes, kinds, reach, edges, groups, places, hazards);
+    state[0] = r.next;
+    state[1] = (int64_t)r.range;
+    state[2] = (int64_t)r.value;
+    return error;
+}
+
+/* `shares`: kinds x (reach + 1). */
+EXPORT int64_t cutlayer_magnitude_shares(const int64_t *hazards, int64_t kinds, int64_t reach,
+                                         int64_t *shares)
+{
+    for (int64_t kind = 0; kind < kinds; kind++) {
+        int64_t left = ONE;
+        for (int64_t j = 0; j < reach; j++) {
+            int64_t value = *hazards++, on = 0;
+            *shares = 0;
+            if (left > 0 && value > 0) on = most(left * value >> 24, 1);
+            if (left > 0 && value < ONE) *shares = most(left - on, 1);
+            shares++;
+            left = on;
+        }
+        *shares++ = left;
+    }
+    return 0;
+}
+
+/* Frequencies of each table of `size` weights. */
+EXPORT int64_t cutlayer_twelve_bits(const int64_t *weights, int64_t tables, int64_t size,
+                                    uint16_t *frequencies)
+{
+    enum { DROPPED = 32 - FREQUENCY_BITS };
+    for (int64_t table = 0; table < tables; table++, weights += size, frequencies += size) {
+        int64_t missing = FREQUENCY_SUM;
+        for (int64_t i = 0; i < size; i++) {
+            int64_t scaled = (weights[i] + ((int64_t)1 << (DROPPED - 1))) >> DROPPED;
+            scaled = most(scaled, weights[i] > 0);
+            frequencies[i] = (uint16_t)scaled;
+            missing -= scaled;
+        }
+        while (missing) {
+            int64_t largest = 0, given;
+            for (int64_t i = 1; i < size; i++)
+                if (frequencies[i] > frequencies[largest]) largest = i;
+            given = most(missing, -(frequencies[largest] / 2));
+            if (!given) return BAD_TABLE;
+            frequencies[largest] = (uint16_t)(frequencies[largest] + given);
+            missing -= given;
+        }
+    }
+    return 0;
+}
+
+/* rANS with one state, `starts` of size + 1: see `ShortEncoder`. `words` in the order in which they come;
+ * room for one a symbol. Gives how many. */
+EXPORT int64_t cutlayer_short_encode(const int64_t *symbols, int64_t count, const int64_t *starts,
+                                     int64_t *state, uint16_t *words)
+{
+    uint64_t x = (uint64_t)*state;
+    int64_t found = 0;
+    while (count-- > 0) {
+        uint64_t start = (uint64_t)starts[symbols[count]];
+        uint64_t frequency = (uint64_t)starts[symbols[count] + 1] - start;
+        if (x >= frequency << (32 - FREQUENCY_BITS)) {
+            words[found++] = (uint16_t)x;
+            x >>= 16;
+        }
+        x += x / frequency * (FREQUENCY_SUM - frequency) + start;
+    }
+    *state = (int64_t)x;
+    return found;
+}
+
+/* Takes words from `words` on; gives how many. */
+EXPORT int64_t cutlayer_short_decode(const uint16_t *words, int64_t left, int64_t count,
+                                     const int64_t *starts, int64_t size, int64_t *state,
+                                     int64_t *symbols)
+{
+    uint64_t x = (uint64_t)*state;
+    int64_t taken = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t slot = (int64_t)(x & (FREQUENCY_SUM - 1)), symbol = 0;
+        while (symbol + 1 < size && starts[symbol + 1] <= slot) symbol++;
+        symbols[i] = symbol;
+        x = (uint64_t)(starts[symbol + 1] - starts[symbol]) * (x >> FREQUENCY_BITS) +
+            (uint64_t)(slot - starts[symbol]);
+        if (x < LOWEST_STATE) {
+            if (taken == left) return TOO_SHORT;
+            x = x << 16 | words[taken++];
+        }
+    }
+    *state = (int64_t)x;
+    return taken;
 }

@@ -10,13 +10,14 @@ row, segment or column.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int16, Int64, Shaped, UInt8, UInt16
 
+from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter
 from cutlayer.errors import PacketError
 
 # a row that is not coded: all its symbols are zero
@@ -24,6 +25,9 @@ SKIPPED_ROW = np.int16(-32768)
 LANES = 32
 FREQUENCY_BITS = 12
 FREQUENCY_SUM = 1 << FREQUENCY_BITS
+# hazards are in 1 / HAZARD_ONE; a class of more symbols is as precise as one of so many
+HAZARD_ONE = 1 << 24
+MOST_SYMBOLS = 1 << 40
 
 # numpy's on the host, torch's on a device: they have operators, slices and `reshape` in common, but
 # no type that this package, which needs numpy alone, could name
@@ -32,6 +36,9 @@ Array: TypeAlias = Any
 Sizes: TypeAlias = Int64[np.ndarray, " segment"]
 # symbols on the host, a row per token
 Symbols: TypeAlias = Int16[np.ndarray, "row column"]
+Hazards: TypeAlias = Int64[np.ndarray, "kind level"]
+Integers: TypeAlias = Int64[np.ndarray, " _"]
+T = TypeVar("T")
 
 
 class Arrays(ABC):
@@ -161,6 +168,22 @@ class Kernels(ABC):
     def arrays(self) -> Arrays:
         """Where this form's values are, and the symbols that it makes of them."""
         return HostArrays()
+
+    @abstractmethod
+    def by_rows(
+        self, shape: tuple[int, int], work: Callable[[int, int], Float32[Array, "some column"]]
+    ) -> Float32[Array, "row column"]:
+        """What `work` gives for each run of rows first..last - 1, one below the other, in all of
+        `shape`.
+
+        On the host runs are of `threads.RUN_ROWS` rows, whatever the number of threads: where they
+        end, a matrix product differs in its last bits.
+        """
+
+    @abstractmethod
+    def start(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Work that goes on beside what is called next, where there are threads for it; the call
+        that waits for its result."""
 
     @abstractmethod
     def top_k(
@@ -298,11 +321,63 @@ class Kernels(ABC):
         Raises PacketError: `data` has another length.
         """
 
+    @abstractmethod
+    def write_hazards(
+        self,
+        counts: Int64[np.ndarray, "kind magnitude"],
+        sizes: Integers,
+        edges: Integers,
+        writer: BitWriter,
+    ) -> Hazards:
+        """Writes hazards that fit `counts` (how often each class codes each magnitude 0..reach) and
+        returns them as the reader will have them.
 
-def chunk_bounds(rows: int, chunks: int) -> list[tuple[int, int]]:
-    """The first and last + 1 row of each of `chunks` runs that differ by one row at most."""
-    edges = [rows * chunk // chunks for chunk in range(chunks + 1)]
-    return list(pairwise(edges))
+        `sizes`: how many symbols each class codes. `edges`: the first magnitude of each group that
+        shares a hazard. A hazard is the cell of a scale of min(2 + isqrt(n), 1024) cells, n being
+        how many symbols it serves by the hazards before it; what is written is its difference from
+        the cell where the class before would have it, by a `Number` of 8 unary steps for each of
+        the first seven groups and one for all others. Cell c of m: x^2 (3 - 2 x) at x = c / m,
+        within 1 % of sin^2(pi x / 2), on which equal steps are equally hard to tell apart; the
+        predicted cell is taken where it costs less than 1.5 bits.
+        """
+
+    @abstractmethod
+    def read_hazards(
+        self, sizes: Integers, reach: int, edges: Integers, reader: BitReader
+    ) -> Hazards:
+        """The hazards of `write_hazards`. Raises PacketError: one that is no probability."""
+
+    @abstractmethod
+    def magnitude_shares(self, hazards: Hazards) -> Int64[np.ndarray, "kind magnitude"]:
+        """The probability [2^-24, about] of each magnitude 0..reach; zero only where it cannot
+        occur, if all before it went on for certain or one before it never."""
+
+    @abstractmethod
+    def twelve_bits(
+        self, weights: Int64[np.ndarray, "table symbol"]
+    ) -> UInt16[np.ndarray, "table symbol"]:
+        """Frequencies of sum 4096 in proportion to weights of sum 2^32, about; none is lost. What
+        rounding leaves or lacks goes to or comes from the largest."""
+
+    @abstractmethod
+    def short_encode(
+        self, symbols: Integers, table: UInt16[np.ndarray, " symbol"], state: int
+    ) -> tuple[int, list[int]]:
+        """rANS with one state, from the last symbol to the first: the state after it, and the words
+        that it gave. `table`: of sum 4096, in which each of the symbols occurs."""
+
+    @abstractmethod
+    def short_decode(
+        self,
+        words: UInt16[np.ndarray, " word"],
+        count: int,
+        table: UInt16[np.ndarray, " symbol"],
+        state: int,
+    ) -> tuple[Integers, int, int]:
+        """`count` symbols, the state after them, and how many of the first `words` they took.
+
+        Raises PacketError: they end before the symbols do.
+        """
 
 
 def check_segments(values: int, sizes: Sizes) -> None:

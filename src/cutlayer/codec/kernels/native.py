@@ -9,19 +9,21 @@ import ctypes
 import os
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, TypeVar, final
 
 import numpy as np
-from jaxtyping import Float32, Int16, Int32, Int64, UInt8
+from jaxtyping import Float32, Int16, Int32, Int64, UInt8, UInt16
 
+from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter
 from cutlayer.codec.kernels.kernels import (
     FREQUENCY_SUM,
     LANES,
     SKIPPED_ROW,
     ContextModel,
+    Hazards,
+    Integers,
     Kernels,
     Moments,
     Sizes,
@@ -33,9 +35,9 @@ from cutlayer.codec.kernels.kernels import (
     check_packed,
     check_segments,
     check_width,
-    chunk_bounds,
 )
 from cutlayer.codec.kernels.portable import Portable
+from cutlayer.codec.kernels.threads import Threads, chunk_bounds, stacked
 from cutlayer.errors import PacketError
 
 LIBRARY = "cutlayer.codec.kernels._native"
@@ -47,6 +49,7 @@ PROBLEMS = {
     -3: "the code ends before the symbols do",
     -4: "the code goes on after the last symbol",
     -5: "a symbol is larger than the number of points",
+    -6: "tables: a hazard that is no probability",
 }
 
 # arguments, one letter each: p an array, i an integer, u an unsigned one, f a float32
@@ -71,15 +74,22 @@ ARGUMENTS = {
     "rans_decode": "piiiipppiiipppp",
     "pack": "piiip",
     "unpack": "piip",
+    "write_hazards": "ppiipipppp",
+    "read_hazards": "pipiipippp",
+    "magnitude_shares": "piip",
+    "twelve_bits": "piip",
+    "short_encode": "pippp",
+    "short_decode": "piipipp",
 }
 TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64, "f": ctypes.c_float}
 
 NARROW_SYMBOLS = 256  # as many fit the decoder's compact tables
 HISTOGRAM_COPIES = 4
-PARTS_PER_THREAD = 4
+HAZARD_BYTES = 64  # of one, at most: 30 bits of 14 each
 INFINITY = 0x7F800000  # the bits of that float32
 
 T = TypeVar("T")
+# annotations within methods are made for every packet: numpy's alone, since jaxtyping's take 10 us
 
 
 def library_path() -> str | None:
@@ -103,15 +113,6 @@ def opened(path: str) -> ctypes.CDLL:
     return library
 
 
-@cache
-def _helpers(count: int) -> ThreadPoolExecutor:
-    """The threads that help, shared by all codecs of a process: their loops run one after another.
-
-    The interpreter ends them as it ends.
-    """
-    return ThreadPoolExecutor(count, "codec")
-
-
 @final
 class Native(Kernels):
     """See `Kernels`. `threads`: over how many to split each call; results do not depend on it."""
@@ -122,53 +123,26 @@ class Native(Kernels):
         if path is None:
             raise OSError(f"{LIBRARY} was not built")
         self.library = opened(path)
-        self.threads = threads
-        self.pool = _helpers(threads - 1) if threads > 1 else None
+        self.threads = Threads(threads)
 
     def _call(self, name: str, *arguments: Any) -> int:
         """The function's result. Raises PacketError for an error code."""
         values = [
-            argument.ctypes.data if isinstance(argument, np.ndarray) else argument
+            _address(argument) if isinstance(argument, np.ndarray) else argument
             for argument in arguments
         ]
-        result = int(getattr(self.library, f"cutlayer_{name}")(*values))
+        result: int = getattr(self.library, f"cutlayer_{name}")(*values)
         if result < 0:
             raise PacketError(PROBLEMS[result])
         return result
 
-    def _split(self, count: int, work: Callable[[int, int], T]) -> list[T]:
-        """`work` for even ranges of `count`: a few a thread, so that a thread that waits for its
-        processor holds up little."""
-        parts = 1 if self.pool is None else PARTS_PER_THREAD * self.threads
-        return self._each(chunk_bounds(count, max(1, min(parts, count))), work)
+    def by_rows(
+        self, shape: tuple[int, int], work: Callable[[int, int], Float32[np.ndarray, "some column"]]
+    ) -> Float32[np.ndarray, "row column"]:
+        return stacked(shape, work, self.threads.each)
 
-    def _each(self, bounds: list[tuple[int, int]], work: Callable[[int, int], T]) -> list[T]:
-        """`work` for each range, in order. The calling thread takes its share.
-
-        Raises the PacketError of the first range that has one, whichever thread found it first.
-        """
-        if self.pool is None or len(bounds) == 1:
-            return [work(first, last) for first, last in bounds]
-        found: list[T | PacketError] = [PacketError("not reached")] * len(bounds)
-        left = iter(range(len(bounds)))
-
-        def share() -> None:
-            for part in left:
-                try:
-                    found[part] = work(*bounds[part])
-                except PacketError as error:
-                    found[part] = error
-
-        helpers = [self.pool.submit(share) for _ in range(min(self.threads, len(bounds)) - 1)]
-        share()
-        for helper in helpers:
-            helper.result()
-        results = []
-        for result in found:
-            if isinstance(result, PacketError):
-                raise result
-            results.append(result)
-        return results
+    def start(self, work: Callable[[], T]) -> Callable[[], T]:
+        return self.threads.start(work)
 
     def top_k(
         self, values: Float32[np.ndarray, " value"], sizes: Sizes, counts: Sizes
@@ -186,7 +160,7 @@ class Native(Kernels):
             scratch = np.empty(2 * int(n[first:last].max(initial=0)), dtype=np.uint32)
             self._call("top_k", x, n, k, first, last, kept, scratch)
 
-        self._split(sizes.size, work)
+        self.threads.split(sizes.size, work)
         return kept
 
     def largest(self, values: Float32[np.ndarray, "..."]) -> float:
@@ -195,7 +169,7 @@ class Native(Kernels):
         def work(first: int, last: int) -> int:
             return self._call("largest", x, first, last)
 
-        bits = max(self._split(x.size, work), default=0)
+        bits = max(self.threads.split(x.size, work), default=0)
         return float(np.array(bits, dtype=np.int32).view(np.float32)) if bits < INFINITY else np.inf
 
     def extremes(
@@ -213,7 +187,7 @@ class Native(Kernels):
         def work(first: int, last: int) -> None:
             self._call("extremes", x, marks, n, first, last, found[0], found[1])
 
-        self._split(sizes.size, work)
+        self.threads.split(sizes.size, work)
         return found
 
     def quantise_levels(
@@ -240,7 +214,7 @@ class Native(Kernels):
                 *(x, marks, n, n.size, low, high, levels, seed, first, last, symbols),
             )
 
-        self._split(values.size, work)
+        self.threads.split(values.size, work)
         return symbols
 
     def dequantise_points(
@@ -260,7 +234,7 @@ class Native(Kernels):
         def work(first: int, last: int) -> None:
             self._call("dequantise_points", q, n, n.size, p, points.shape[1], first, last, values)
 
-        self._split(symbols.size, work)
+        self.threads.split(symbols.size, work)
         return values
 
     def quantise_dead_zone(
@@ -270,7 +244,7 @@ class Native(Kernels):
         inverse = np.float32(1) / step
         symbols = np.empty(values.size, dtype=np.int16)
 
-        def work(first: int, last: int) -> Int64[np.ndarray, " 4"]:
+        def work(first: int, last: int) -> np.ndarray:
             moments = np.zeros(4, dtype=np.int64)
             self._call(
                 "quantise_dead_zone",
@@ -278,7 +252,7 @@ class Native(Kernels):
             )
             return moments
 
-        moments = np.sum(self._split(values.size, work), axis=0)
+        moments = np.sum(self.threads.split(values.size, work), axis=0)
         return symbols, Moments(*moments.tolist())
 
     def dequantise_dead_zone(
@@ -297,7 +271,7 @@ class Native(Kernels):
                 *(q[first:last], last - first, step, shift_one, shift_more, values[first:last]),
             )
 
-        self._split(symbols.size, work)
+        self.threads.split(symbols.size, work)
         return values
 
     def quantise_rows(
@@ -317,7 +291,7 @@ class Native(Kernels):
                 *(scratch, symbols[first:last], scales[first:last]),
             )
 
-        self._split(values.shape[0], work)
+        self.threads.split(values.shape[0], work)
         return symbols, scales
 
     def dequantise_rows(
@@ -336,7 +310,7 @@ class Native(Kernels):
                 *(block, _unit(block), signs, values[first:last]),
             )
 
-        self._split(symbols.shape[0], work)
+        self.threads.split(symbols.shape[0], work)
         return values
 
     def hadamard(
@@ -354,7 +328,7 @@ class Native(Kernels):
                 *(signs, out[first:last]),
             )
 
-        self._split(values.shape[0], work)
+        self.threads.split(values.shape[0], work)
         return out
 
     def sums(self, symbols: Symbols) -> SymbolSums:
@@ -362,7 +336,7 @@ class Native(Kernels):
         rows, columns = symbols.shape
         row_sums = np.zeros(rows, dtype=np.int64)
 
-        def work(first: int, last: int) -> tuple[int, Int64[np.ndarray, "2 column"]]:
+        def work(first: int, last: int) -> tuple[int, np.ndarray]:
             found = np.zeros((2, columns), dtype=np.int64)
             scratch = np.empty((2, columns), dtype=np.int32)
             largest = self._call(
@@ -370,7 +344,7 @@ class Native(Kernels):
             )
             return largest, found
 
-        parts = self._split(rows, work)
+        parts = self.threads.split(rows, work)
         column_sums, signs = np.sum([found for _, found in parts], axis=0)
         return SymbolSums(row_sums, column_sums, signs, max(largest for largest, _ in parts))
 
@@ -379,7 +353,7 @@ class Native(Kernels):
         check_model(model, rows, columns)
         q, contexts = _aligned(symbols, np.int16), _contexts(model)
 
-        def work(first: int, last: int) -> Int64[np.ndarray, "table symbol"]:
+        def work(first: int, last: int) -> np.ndarray:
             counts = np.zeros((HISTOGRAM_COPIES, *model.frequencies.shape), dtype=np.uint32)
             self._call(
                 "histogram",
@@ -388,7 +362,7 @@ class Native(Kernels):
             )
             return np.asarray(counts.sum(axis=0, dtype=np.int64))
 
-        return np.asarray(np.sum(self._split(rows, work), axis=0))
+        return np.asarray(np.sum(self.threads.split(rows, work), axis=0))
 
     def rans_encode(self, symbols: Symbols, model: ContextModel, chunks: int) -> list[bytes]:
         """Threads share the chunks."""
@@ -409,7 +383,7 @@ class Native(Kernels):
             )
             return code[begin:].tobytes()
 
-        return self._each(chunk_bounds(rows, chunks), work)
+        return self.threads.each(chunk_bounds(rows, chunks), work)
 
     def rans_decode(self, codes: list[bytes], model: ContextModel, columns: int) -> Symbols:
         """Threads share the chunks."""
@@ -431,7 +405,7 @@ class Native(Kernels):
             )
 
         bounds = chunk_bounds(rows, len(codes))
-        self._each([(chunk, chunk + 1) for chunk in range(len(codes))], work)
+        self.threads.each([(chunk, chunk + 1) for chunk in range(len(codes))], work)
         return symbols
 
     def _decoder_tables(self, model: ContextModel) -> tuple[np.ndarray, np.ndarray | None]:
@@ -462,7 +436,7 @@ class Native(Kernels):
             begin, end = 8 * first, min(8 * last, q.size)
             self._call("pack", q[begin:end], end - begin, width, offset, data[first * width :])
 
-        self._split((symbols.size + 7) // 8, work)
+        self.threads.split((symbols.size + 7) // 8, work)
         return data.tobytes()
 
     def unpack(self, data: bytes, count: int, width: int) -> Int16[np.ndarray, " value"]:
@@ -474,13 +448,105 @@ class Native(Kernels):
             begin, end = 8 * first, min(8 * last, count)
             self._call("unpack", packed[first * width :], end - begin, width, symbols[begin:end])
 
-        self._split((count + 7) // 8, work)
+        self.threads.split((count + 7) // 8, work)
         return symbols
+
+    def write_hazards(
+        self,
+        counts: Int64[np.ndarray, "kind magnitude"],
+        sizes: Integers,
+        edges: Integers,
+        writer: BitWriter,
+    ) -> Hazards:
+        kinds, reach = counts.shape[0], counts.shape[1] - 1
+        above = np.ascontiguousarray(counts[:, ::-1].cumsum(1)[:, ::-1])
+        hazards = np.empty((kinds, reach), dtype=np.int64)
+        state = np.array([writer.low, writer.range, 0], dtype=np.int64)
+        code = np.empty(HAZARD_BYTES * kinds * edges.size, dtype=np.uint8)
+        written = self._call(
+            "write_hazards",
+            *(above, _aligned(sizes, np.int64), kinds, reach, _aligned(edges, np.int64)),
+            *(edges.size, np.empty_like(edges), state, code, hazards),
+        )
+        writer.low, writer.range, carried = state.tolist()
+        if carried:
+            writer.carry()
+        writer.code += code[:written].tobytes()
+        return hazards
+
+    def read_hazards(
+        self, sizes: Integers, reach: int, edges: Integers, reader: BitReader
+    ) -> Hazards:
+        hazards = np.empty((sizes.size, reach), dtype=np.int64)
+        state = np.array([reader.next, reader.range, reader.value], dtype=np.int64)
+        code = np.frombuffer(reader.code or b"\0", dtype=np.uint8)
+        self._call(
+            "read_hazards",
+            *(code, code.size, _aligned(sizes, np.int64), sizes.size, reach),
+            *(_aligned(edges, np.int64), edges.size, np.empty_like(edges), state, hazards),
+        )
+        reader.next, reader.range, reader.value = state.tolist()
+        return hazards
+
+    def magnitude_shares(self, hazards: Hazards) -> Int64[np.ndarray, "kind magnitude"]:
+        kinds, reach = hazards.shape
+        shares = np.empty((kinds, reach + 1), dtype=np.int64)
+        self._call("magnitude_shares", _aligned(hazards, np.int64), kinds, reach, shares)
+        return shares
+
+    def twelve_bits(
+        self, weights: Int64[np.ndarray, "table symbol"]
+    ) -> UInt16[np.ndarray, "table symbol"]:
+        frequencies = np.empty(weights.shape, dtype=np.uint16)
+        self._call("twelve_bits", _aligned(weights, np.int64), *weights.shape, frequencies)
+        return frequencies
+
+    def short_encode(
+        self, symbols: Integers, table: UInt16[np.ndarray, " symbol"], state: int
+    ) -> tuple[int, list[int]]:
+        after = np.array([state], dtype=np.int64)
+        words = np.empty(symbols.size, dtype=np.uint16)
+        count = self._call(
+            "short_encode",
+            *(_aligned(symbols, np.int64), symbols.size, _edges(table), after, words),
+        )
+        return int(after[0]), words[:count].tolist()
+
+    def short_decode(
+        self,
+        words: UInt16[np.ndarray, " word"],
+        count: int,
+        table: UInt16[np.ndarray, " symbol"],
+        state: int,
+    ) -> tuple[Integers, int, int]:
+        after = np.array([state], dtype=np.int64)
+        symbols = np.empty(count, dtype=np.int64)
+        taken = self._call(
+            "short_decode",
+            *(_aligned(words, np.uint16), words.size, count, _edges(table), table.size),
+            *(after, symbols),
+        )
+        return symbols, int(after[0]), taken
 
 
 def _aligned(array: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
     """The array as C code can read it: contiguous, aligned, in this machine's byte order."""
-    return np.require(array, dtype=dtype, requirements=["C", "A"])
+    found = np.ascontiguousarray(array, dtype)
+    return found if found.flags.aligned else found.copy()
+
+
+def _address(array: np.ndarray) -> int:
+    """Of the first byte; the short way, which takes arrays that may be written to."""
+    if array.size and array.flags.writeable and array.flags.c_contiguous:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+    return int(array.ctypes.data)
+
+
+def _edges(table: UInt16[np.ndarray, " symbol"]) -> Integers:
+    """Where each symbol's slots begin, and where the last one's end."""
+    edges = np.zeros(table.size + 1, dtype=np.int64)
+    np.cumsum(table, out=edges[1:])
+    return edges
 
 
 def _unit(block: int) -> np.float32:

@@ -8,17 +8,25 @@ Source of the coder: J. Duda, "Asymmetric numeral systems", arXiv:1311.2540; the
 Giesen's, arXiv:1402.3392.
 """
 
-from itertools import pairwise
-from typing import final
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate, pairwise
+from math import asin, isqrt, log2, sin
+from typing import TypeVar, final
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int32, Int64, UInt8, UInt16, UInt32, UInt64
 
+from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.kernels import (
     FREQUENCY_SUM,
+    HAZARD_ONE,
     LANES,
+    MOST_SYMBOLS,
     SKIPPED_ROW,
     ContextModel,
+    Hazards,
+    Integers,
     Kernels,
     Moments,
     Sizes,
@@ -30,8 +38,8 @@ from cutlayer.codec.kernels.kernels import (
     check_packed,
     check_segments,
     check_width,
-    chunk_bounds,
 )
+from cutlayer.codec.kernels.threads import Threads, chunk_bounds, stacked
 from cutlayer.errors import PacketError
 
 LARGEST = np.float32(32767)
@@ -39,11 +47,27 @@ HALF = np.float32(0.5)
 LOWEST_STATE = np.uint64(1 << 16)
 WORD_BITS = np.uint64(16)
 FREQUENCY_BITS = np.uint64(12)
+# places on the hazards' scale
+PLACE = 1 << 16
+FINEST = 1024
+# kinds of differences that are told apart: those of the first hazards, of all others
+NUMBERS = 8
+# (class, group, its first magnitude, last + 1, cells, predicted cell) -> cell
+Chooser = Callable[[int, int, int, int, int, int], int]
+T = TypeVar("T")
 
 
 @final
 class Portable(Kernels):
     """See `Kernels`."""
+
+    def by_rows(
+        self, shape: tuple[int, int], work: Callable[[int, int], Float32[np.ndarray, "some column"]]
+    ) -> Float32[np.ndarray, "row column"]:
+        return stacked(shape, work, Threads(1).each)
+
+    def start(self, work: Callable[[], T]) -> Callable[[], T]:
+        return Threads(1).start(work)
 
     def top_k(
         self, values: Float32[np.ndarray, " value"], sizes: Sizes, counts: Sizes
@@ -264,6 +288,104 @@ class Portable(Kernels):
         wide[:, : low_first.shape[1]] = low_first
         return wide.view("<i2").reshape(count).astype(np.int16)
 
+    def write_hazards(
+        self,
+        counts: Int64[np.ndarray, "kind magnitude"],
+        sizes: Integers,
+        edges: Integers,
+        writer: BitWriter,
+    ) -> Hazards:
+        numbers = [Number(8) for _ in range(NUMBERS)]
+        # how many magnitudes are at least j, in Python's integers since they are read one by one
+        above: list[list[int]] = counts[:, ::-1].cumsum(1)[:, ::-1].tolist()
+
+        def choose(kind: int, group: int, first: int, last: int, cells: int, predicted: int) -> int:
+            stay = above[kind][first] - above[kind][last]
+            go = sum(above[kind][first + 1 : last + 1])
+            cell = best_cell(stay, go, cells, predicted)
+            numbers[min(group, NUMBERS - 1)].put_signed(cell - predicted, writer)
+            return cell
+
+        return _walk(sizes.tolist(), counts.shape[1] - 1, edges.tolist(), choose)
+
+    def read_hazards(
+        self, sizes: Integers, reach: int, edges: Integers, reader: BitReader
+    ) -> Hazards:
+        numbers = [Number(8) for _ in range(NUMBERS)]
+
+        def choose(
+            _kind: int, group: int, _first: int, _last: int, cells: int, predicted: int
+        ) -> int:
+            cell = predicted + numbers[min(group, NUMBERS - 1)].get_signed(reader)
+            if not 0 <= cell <= cells:
+                raise PacketError("tables: a hazard that is no probability")
+            return cell
+
+        return _walk(sizes.tolist(), reach, edges.tolist(), choose)
+
+    def magnitude_shares(self, hazards: Hazards) -> Int64[np.ndarray, "kind magnitude"]:
+        kinds, reach = hazards.shape
+        shares = np.zeros((kinds, reach + 1), dtype=np.int64)
+        left = np.full(kinds, HAZARD_ONE, dtype=np.int64)
+        for level in range(reach):
+            value = hazards[:, level]
+            on = left * value >> 24
+            on = np.where((left > 0) & (value > 0), np.maximum(on, 1), 0)
+            stays = (left > 0) & (value < HAZARD_ONE)
+            shares[:, level] = np.where(stays, np.maximum(left - on, 1), 0)
+            left = on
+        shares[:, reach] = left
+        return shares
+
+    def twelve_bits(
+        self, weights: Int64[np.ndarray, "table symbol"]
+    ) -> UInt16[np.ndarray, "table symbol"]:
+        dropped = 32 - int(FREQUENCY_BITS)
+        scaled = np.maximum((weights + (1 << dropped - 1)) >> dropped, weights > 0)
+        tables = np.arange(len(weights))
+        # the largest has at least 4096 / 125, those raised to 1 are at most 124: a few rounds do
+        while (missing := FREQUENCY_SUM - scaled.sum(1)).any():
+            largest = scaled.argmax(1)
+            room = scaled[tables, largest] // 2
+            scaled[tables, largest] += np.maximum(missing, -room)
+        return np.asarray(scaled.astype(np.uint16))
+
+    def short_encode(
+        self, symbols: Integers, table: UInt16[np.ndarray, " symbol"], state: int
+    ) -> tuple[int, list[int]]:
+        frequencies = table.tolist()
+        starts = list(accumulate(frequencies, initial=0))
+        words = []
+        for symbol in reversed(symbols.tolist()):
+            frequency = frequencies[symbol]
+            if state >> 20 >= frequency:
+                words.append(state & 0xFFFF)
+                state >>= 16
+            # x <- (x // f) 2^12 + x % f + start
+            state += state // frequency * (FREQUENCY_SUM - frequency) + starts[symbol]
+        return state, words
+
+    def short_decode(
+        self,
+        words: UInt16[np.ndarray, " word"],
+        count: int,
+        table: UInt16[np.ndarray, " symbol"],
+        state: int,
+    ) -> tuple[Integers, int, int]:
+        frequencies = table.tolist()
+        starts = list(accumulate(frequencies, initial=0))
+        symbols, taken = np.zeros(count, dtype=np.int64), 0
+        for place in range(count):
+            slot = state & FREQUENCY_SUM - 1
+            symbol = bisect_right(starts, slot) - 1
+            symbols[place] = symbol
+            state = frequencies[symbol] * (state >> 12) + slot - starts[symbol]
+            if state < LOWEST_STATE:
+                if taken == len(words):
+                    raise PacketError("the code ends before the symbols do")
+                state, taken = state << 16 | int(words[taken]), taken + 1
+        return symbols, state, taken
+
 
 def bias(x: UInt32[np.ndarray, " i"]) -> UInt32[np.ndarray, " i"]:
     """32 bits mixed; see `Kernels`."""
@@ -416,3 +538,51 @@ def _refilled(
     word = words[np.minimum(after - 1, words.size - 1)].ravel()
     refilled = np.where(short.ravel(), states << WORD_BITS | word, states)
     return refilled, after[:, -1]
+
+
+def _walk(sizes: list[int], reach: int, edges: list[int], choose: Chooser) -> Hazards:
+    hazards = np.zeros((len(sizes), reach), dtype=np.int64)
+    firsts = [edge for edge in edges if edge < reach]
+    groups = list(pairwise((*firsts, reach)))
+    # the place of each group's hazard in the class before
+    places = [PLACE // 2] * len(groups)
+    for kind, size in enumerate(sizes):
+        left = min(size, MOST_SYMBOLS)
+        for group, (first, last) in enumerate(groups):
+            if not left:
+                break
+            cells = min(2 + isqrt(left), FINEST)
+            predicted = (places[group] * cells + PLACE // 2) // PLACE
+            cell = choose(kind, group, first, last, cells, predicted)
+            places[group] = cell * PLACE // cells
+            value = hazard(cell, cells)
+            hazards[kind, first:last] = value
+            for _ in range(last - first):
+                left = -(-left * value // HAZARD_ONE)
+    return hazards
+
+
+def hazard(cell: int, cells: int) -> int:
+    """The probability [2^-24] of a cell on the scale; see `Kernels.write_hazards`."""
+    if cell in (0, cells):
+        return HAZARD_ONE if cell else 0
+    place = cell * PLACE // cells
+    return max(1, place * place * (3 * PLACE - 2 * place) >> 24)
+
+
+def best_cell(stay: int, go: int, cells: int, predicted: int) -> int:
+    """The cell of the hazard go / (stay + go); the predicted one where that costs little."""
+    if not go or not stay:
+        return cells if go else 0
+    share = go / (stay + go)
+    place = 0.5 - sin(asin(1 - 2 * share) / 3)
+    cell = min(max(round(place * cells), 1), cells - 1)
+    if cell != predicted and 0 < predicted < cells:
+        lost_bits = _bits(stay, go, hazard(predicted, cells)) - _bits(stay, go, hazard(cell, cells))
+        if lost_bits < 1.5:
+            return predicted
+    return cell
+
+
+def _bits(stay: int, go: int, value: int) -> float:
+    return -go * log2(value / HAZARD_ONE) - stay * log2(1 - value / HAZARD_ONE)

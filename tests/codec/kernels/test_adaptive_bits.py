@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.adaptive import learned_bits
-from cutlayer.codec.adaptive_bits import BitReader, BitWriter, Number, contexts
-from cutlayer.errors import PacketError
+from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter, Number, contexts
 
 numbers = st.one_of(st.integers(-3, 3), st.integers(-100, 100), st.integers(-(2**30), 2**30))
 
@@ -26,7 +25,7 @@ def test_bits_come_back(pairs):
     code = writer.to_bytes()
     reader, both = BitReader(code), contexts(4)
     assert [reader.ones([both[which]]) for _, which in pairs] == [bit for bit, _ in pairs]
-    reader.finish("bits")
+    assert not reader.left
     assert not code.endswith(b"\0")
 
 
@@ -58,10 +57,9 @@ def test_a_carry_runs_through_all_bytes():
         assert [reader.ones([odds[place % 2]]) for place in range(60)] == bits
 
 
-def test_bytes_that_are_left_are_refused():
-    reader = BitReader(bytes(9))
-    with pytest.raises(PacketError, match="model: 9 bytes, expected at most 4"):
-        reader.finish("model")
+def test_bytes_that_are_not_read_are_counted():
+    assert BitReader(bytes(9)).left == 5
+    assert BitReader(bytes(2)).left == 0
 
 
 @given(st.binary(max_size=30))

@@ -2,12 +2,11 @@
 
 Each bit is coded in a context, a pair of counts [zeros, ones] that both ends update alike, with
 P(one) = (ones + 1/2) / (zeros + ones + 1) (Krichevsky-Trofimov). In plain Python: meant for a few
-thousand bits. All arithmetic is on integers.
+hundred bits; a loop in C takes a writer or a reader as it stands and leaves it as it would be.
+All arithmetic is on integers.
 
 Source: Martin, "Range encoding" (1979), with LZMA's carry.
 """
-
-from cutlayer.errors import PacketError
 
 _TOP = 1 << 32
 _LOW = 1 << 24
@@ -39,93 +38,96 @@ def _update(context: Context, bit: int) -> None:
 
 
 class BitWriter:
-    """Takes bits in contexts; `to_bytes` ends the code."""
+    """Takes bits in contexts; `to_bytes` ends the code. `low` and `range`: of the interval that all
+    bits so far have left, beyond the bytes in `code`, into which a carry may still run."""
 
     def __init__(self) -> None:
-        self._low = 0
-        self._range = _TOP
-        self._bytes = bytearray()
+        self.low = 0
+        self.range = _TOP
+        self.code = bytearray()
 
     def put(self, bits: list[tuple[int, Context]]) -> None:
         """Bits, 0 or 1, each with its context."""
         for bit, context in bits:
-            bound = _split(self._range, context)
+            bound = _split(self.range, context)
             if bit:
-                self._low += bound
-                self._range -= bound
+                self.low += bound
+                self.range -= bound
             else:
-                self._range = bound
+                self.range = bound
             _update(context, bit)
-            while self._range < _LOW:
+            while self.range < _LOW:
                 self._shift()
 
     def _shift(self) -> None:
-        if self._low >= _TOP:
-            self._carry()
-        self._bytes.append(self._low >> 24)
-        self._low = (self._low << 8) & (_TOP - 1)
-        self._range <<= 8
+        if self.low >= _TOP:
+            self.low -= _TOP
+            self.carry()
+        self.code.append(self.low >> 24)
+        self.low = (self.low << 8) & (_TOP - 1)
+        self.range <<= 8
 
-    def _carry(self) -> None:
-        self._low -= _TOP
-        place = len(self._bytes) - 1
-        while self._bytes[place] == 255:
-            self._bytes[place] = 0
+    def carry(self) -> None:
+        """One more in the last byte."""
+        place = len(self.code) - 1
+        while self.code[place] == 255:
+            self.code[place] = 0
             place -= 1
-        self._bytes[place] += 1
+        self.code[place] += 1
 
     def to_bytes(self) -> bytes:
         """The shortest code of all bits so far: zeros at its end are left out."""
-        value, end = self._low, self._low + self._range
+        value, end = self.low, self.low + self.range
         for zeros in (32, 24, 16, 8):
-            rounded = -(-self._low >> zeros) << zeros
+            rounded = -(-self.low >> zeros) << zeros
             if rounded < end:
                 value = rounded
                 break
-        self._low, self._range = value, 0
+        self.low, self.range = value, 0
         for _ in range(4):
             self._shift()
-        code = bytes(self._bytes).rstrip(b"\0")
-        self._low = self._range = 0
+        code = bytes(self.code).rstrip(b"\0")
+        self.low = self.range = 0
         return code
 
 
 class BitReader:
-    """`BitWriter` undone, as far as it is asked: zeros follow the last byte."""
+    """`BitWriter` undone, as far as it is asked: zeros follow the last byte. `value`: where
+    the code is within the interval, by the bytes before `next`."""
 
     def __init__(self, code: bytes) -> None:
-        self._code = code
-        self._next = 4
-        self._range = _TOP
-        self._value = int.from_bytes(code[:4].ljust(4, b"\0"), "big")
+        self.code = code
+        self.next = 4
+        self.range = _TOP
+        self.value = int.from_bytes(code[:4].ljust(4, b"\0"), "big")
 
     def ones(self, contexts: list[Context]) -> int:
         """How many bits are 1 before the first that is 0, at most one for each context."""
         for count, context in enumerate(contexts):
-            bound = _split(self._range, context)
-            bit = int(self._value >= bound)
+            bound = _split(self.range, context)
+            bit = int(self.value >= bound)
             if bit:
-                self._value -= bound
-                self._range -= bound
+                self.value -= bound
+                self.range -= bound
             else:
-                self._range = bound
+                self.range = bound
             _update(context, bit)
-            while self._range < _LOW:
+            while self.range < _LOW:
                 self._shift()
             if not bit:
                 return count
         return len(contexts)
 
     def _shift(self) -> None:
-        octet = self._code[self._next] if self._next < len(self._code) else 0
-        self._value = self._value << 8 | octet
-        self._range <<= 8
-        self._next += 1
+        octet = self.code[self.next] if self.next < len(self.code) else 0
+        self.value = self.value << 8 | octet
+        self.range <<= 8
+        self.next += 1
 
-    def finish(self, what: str) -> None:
-        """Raises PacketError if bytes are left."""
-        if len(self._code) > self._next:
-            raise PacketError(f"{what}: {len(self._code)} bytes, expected at most {self._next}")
+    @property
+    def left(self) -> int:
+        """How many bytes were not read."""
+        return max(len(self.code) - self.next, 0)
 
 
 class Number:
