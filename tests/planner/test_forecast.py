@@ -13,9 +13,9 @@ from cutlayer.planner.forecast import (
     PlayedRounds,
     forecast_rounds,
 )
-from cutlayer.rounds.schemes import SCHEMES, Phase
+from cutlayer.rounds.schemes import SCHEMES, DeviceOrder, Phase
 from cutlayer.rounds.simulate import simulate
-from cutlayer.spec import MiniBatchPolicy
+from cutlayer.spec import MiniBatchPolicy, Trained
 from planner import workloads
 
 
@@ -58,6 +58,30 @@ def test_bytes_are_those_of_the_cost_models() -> None:
     assert seen.later.uplink_bytes == pytest.approx(3 * each, rel=1e-12)
     down = 3 * 4 * codec.down * traffic.gradient_bytes + traffic.adapter_bytes
     assert seen.later.downlink_bytes == pytest.approx(down, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n, one in SCHEMES.items() if one.trains_device])
+def test_coded_adapters_are_a_part_of_float32(name: str) -> None:
+    """But what comes down in the first round, and weights. The device remembers two rows."""
+    plain = workloads.workload()
+    scheme = SCHEMES[name]
+    coded = replace(plain, adapter_ratio=0.25)
+    blocks = 2 if scheme.splits else plain.model.blocks
+    traffic = plain.accounting.traffic(plain.model, blocks, plain.batch, scheme.trained)
+    saved = 0.75 * traffic.adapter_bytes
+    before, after = (
+        forecast_rounds(own, workloads.decision(own, scheme=scheme)) for own in (plain, coded)
+    )
+    if scheme.trained is Trained.WEIGHTS:
+        assert after.later.delay_s == before.later.delay_s
+        return
+    down = 1 if scheme.devices is DeviceOrder.PARALLEL else 3
+    for one, other, came in ((before.first, after.first, 0), (before.later, after.later, down)):
+        assert one.uplink_bytes - other.uplink_bytes == pytest.approx(3 * saved, rel=1e-9)
+        assert one.downlink_bytes - other.downlink_bytes == pytest.approx(came * saved, rel=1e-9)
+        assert other.delay_s < one.delay_s
+    more = after.memory[0].total - before.memory[0].total
+    assert more == 2 * traffic.adapter_bytes == after.memory[0].codec - before.memory[0].codec
 
 
 @pytest.mark.parametrize("name", SCHEMES)

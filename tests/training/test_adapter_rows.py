@@ -15,6 +15,7 @@ from cutlayer.jobs.train import resume, start
 from cutlayer.model.lora import RowLayout, Slot
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.adapter_rows import RowCodec, RowExchange, SentRow, pack_adapter
+from cutlayer.training.memory import measure_memory
 from cutlayer.training.round import Round, RoundOutcome, initial_state
 from cutlayer.training.state import AdapterState, EvaluationRule, Setup
 
@@ -166,6 +167,13 @@ def test_a_part_that_is_frozen_is_the_servers_as_devices_have_it(vision: Folders
     layout = _setup(vision, coarse).server.device_part.adapted.layout
     coded = RowCodec(best(0.3), layout).opening(trained.row, known)
     assert torch.equal(held.row, coded.received) and not held.coded
+
+
+@pytest.mark.parametrize("scheme", ("sft", "fl-lora"))
+def test_two_rows_are_remembered(vision: Folders, scheme: str) -> None:
+    plain, coded = (_setup(vision, codec, scheme=scheme) for codec in ("none", "best"))
+    before, after = (measure_memory(own, initial_state(own)).device for own in (plain, coded))
+    assert after.codec - before.codec == 2 * before.adapters > 0
 
 
 def test_all_weights_are_no_adapter(vision: Folders) -> None:

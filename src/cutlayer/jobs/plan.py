@@ -20,6 +20,7 @@ from cutlayer.jobs.build import (
     count_micro_batches,
     fixed_shares,
     make_accounting,
+    make_adapter_codec,
     make_channel,
     make_codecs,
     make_merging,
@@ -55,7 +56,7 @@ from cutlayer.report.plan import infeasibility_line
 from cutlayer.report.plan_page import plan_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
-from cutlayer.rounds.schemes import Scheme
+from cutlayer.rounds.schemes import SFT, Scheme
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, ModelSpec
 from cutlayer.units import linear_from_db
 
@@ -78,6 +79,7 @@ def make_workload(config: Config) -> Workload:
     width = planned.model.width
     codecs = make_codecs(config.codec, packets=config.training.rounds * max(steps))
     accounting = make_accounting(config, planned.checkpoint)
+    adapters = make_adapter_codec(config.adapter_codec, SFT)
     return Workload(
         model=planned.model,
         devices=devices,
@@ -96,6 +98,7 @@ def make_workload(config: Config) -> Workload:
         codec_bytes=0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width),
         merging=make_merging(config.aggregation, make_scheme(config)),
         evaluated=_evaluated(config.evaluation.every, config.training.rounds),
+        adapter_ratio=1.0 if adapters is None else adapters.expected_ratio,
     )
 
 

@@ -16,10 +16,16 @@ from jaxtyping import Float64
 from cutlayer.channel.rates import Channel
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.batching import ServerBatch
-from cutlayer.rounds.memory import Accounting, PartMemory, ServerShape, server_memory
+from cutlayer.rounds.memory import (
+    CODED_ROWS,
+    Accounting,
+    PartMemory,
+    ServerShape,
+    server_memory,
+)
 from cutlayer.rounds.schemes import FEDAVG, Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import SharingRules
-from cutlayer.spec import ActivationPolicy, Device, MiniBatch, MiniBatchPolicy, ModelSpec
+from cutlayer.spec import ActivationPolicy, Device, MiniBatch, MiniBatchPolicy, ModelSpec, Trained
 
 # What is planned, and what is decided.
 
@@ -184,8 +190,9 @@ class Workload:
     optimiser keeps for each trained one (0 SGD, 1 with momentum, 2 Adam). `radio_power_w`: what a
     device radiates while it sends (None: unknown). `codec_bytes`: what a device remembers of its
     packets. `merging`: whose adapters are merged; `evaluated`: the part of the rounds after the
-    first in which the others go up too. A limit on memory that no cut meets is not refused here: a
-    planner says so, with what would.
+    first in which the others go up too. `adapter_ratio`: bytes of an adapter over those of float32,
+    where not all weights are trained; unless it is 1, a device remembers two rows of it. A limit on
+    memory that no cut meets is not refused here: a planner says so, with what would.
     Raises ConfigError: no device, counts that differ, a rate that is not positive and finite, a
     batch or a count below 1.
     """
@@ -206,6 +213,7 @@ class Workload:
     codec_bytes: float = 0.0
     merging: Merging = FEDAVG
     evaluated: float = 1.0
+    adapter_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -217,6 +225,10 @@ class Workload:
                     " null for no limit"
                 )
         _check_rate("the server's compute rate", self.server_flops_per_s)
+
+    def adapter_ratio_of(self, scheme: Scheme) -> float:
+        """Bytes of what a scheme exchanges each round over those of float32."""
+        return self.adapter_ratio if scheme.trained is Trained.ADAPTERS else 1.0
 
     def server_floor_s(self, cut: int) -> float:
         """The least that a pass of the server's blocks after `cut` takes [s]."""
@@ -285,8 +297,10 @@ def device_need(
         optimizer_slots=workload.optimizer_slots,
         trained=scheme.trained,
     )
-    coded = scheme.splits and scheme.compressed
-    return replace(need, codec=workload.codec_bytes) if coded else need
+    codec = workload.codec_bytes if scheme.splits and scheme.compressed else 0.0
+    if workload.adapter_ratio_of(scheme) != 1.0:
+        codec += CODED_ROWS * need.adapters
+    return replace(need, codec=codec)
 
 
 def device_needs(workload: Workload, decision: Decision) -> tuple[PartMemory[float], ...]:

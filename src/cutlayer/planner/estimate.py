@@ -107,10 +107,10 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
     own = flops.device_forward + flops.device_backward + again
     device_blocks = cut if scheme.splits else model.blocks
     traffic = workload.accounting.traffic(model, device_blocks, batch, scheme.trained)
-    merging = workload.merging_in(scheme)
+    merging, bits = workload.merging_in(scheme), BITS_PER_BYTE * workload.adapter_ratio_of(scheme)
     adapters = adapter_bytes(scheme, model, cut, batch, workload.accounting, merging)
-    adapter_bits = BITS_PER_BYTE * adapters.up(workload.evaluated)
-    broadcast_bits = BITS_PER_BYTE * adapters.merged
+    adapter_bits = bits * adapters.up(workload.evaluated)
+    broadcast_bits = bits * adapters.merged
     if not scheme.splits:
         return own + flops.server, 0.0, 0.0, 0.0, adapter_bits, broadcast_bits, 0.0
     up, down = (decision.codec.up, decision.codec.down) if scheme.compressed else (1.0, 1.0)

@@ -204,7 +204,8 @@ class PlayedRounds:
         # the first round is evaluated
         workload = replace(self.workload, evaluated=1.0) if first_round else self.workload
         amounts = amounts_of(workload, self.decision)
-        up, down = _bytes(timelines[-1], amounts)
+        whole = 1.0 / workload.adapter_ratio_of(self.decision.scheme) if first_round else 1.0
+        up, down = _bytes(timelines[-1], amounts, whole)
         return RoundForecast(
             delay_s=delay_s,
             server_busy=(
@@ -295,6 +296,7 @@ def _work(
         rates,
         compression_up=decision.codec.up,
         compression_down=decision.codec.down,
+        adapter_ratio=workload.adapter_ratio_of(decision.scheme),
         first_round=first_round,
         micro_batches=decision.policy.micro_batches,
         in_flight=decision.policy.in_flight,
@@ -332,8 +334,9 @@ def _own_parts(
     return own_s
 
 
-def _bytes(timeline: RoundTimeline, amounts: Amounts) -> tuple[float, float]:
-    """Up and down, of all devices; of broadcasts the largest that anyone played hears."""
+def _bytes(timeline: RoundTimeline, amounts: Amounts, handed_over: float) -> tuple[float, float]:
+    """Up and down, of all devices; of broadcasts the largest that anyone played hears.
+    `handed_over`: bytes of an adapter that is handed to a device over those that one sends."""
     opening = timeline.scheme.opening
     handed = sum(step.place is Place.DOWNLINK for step in opening)
     heard = max(
@@ -345,7 +348,8 @@ def _bytes(timeline: RoundTimeline, amounts: Amounts) -> tuple[float, float]:
         for work in timeline.work
     )
     up_bits = amounts.local_steps * amounts.up_bits + amounts.adapter_bits
-    down_bits = amounts.local_steps * amounts.down_bits + handed * amounts.adapter_bits
+    adapter_bits = handed * handed_over * amounts.adapter_bits
+    down_bits = amounts.local_steps * amounts.down_bits + adapter_bits
     return float(up_bits.sum()) / BITS_PER_BYTE, heard + float(down_bits.sum()) / BITS_PER_BYTE
 
 

@@ -41,6 +41,10 @@ ATTENTION_COEFFICIENT = 5
 Bytes = TypeVar("Bytes", int, float)
 
 
+# where adapters travel as changes, a device remembers what its row began as, and what was lost
+CODED_ROWS = 2
+
+
 @dataclass(frozen=True)
 class PartMemory(Generic[Bytes]):
     """Bytes by kind at the peak of a local step: whole where they were measured.

@@ -18,10 +18,10 @@ from cutlayer.model.split import (
     frozen_forward,
     measure_micro_batch,
 )
-from cutlayer.rounds.memory import PartMemory, ServerShape, serving
+from cutlayer.rounds.memory import CODED_ROWS, PartMemory, ServerShape, serving
 from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
 from cutlayer.training.exchange import group_inputs, micro_batches
-from cutlayer.training.state import RunState, Setup
+from cutlayer.training.state import RunState, Setup, Training
 
 _FLOAT_BYTES = 4
 # of a simulated pass, where nobody says how much memory there is: a common machine has it beside
@@ -108,7 +108,9 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     server = _part(setup, 1, state.server.row, round(times * above) + logits, None)
     kept = _part(setup, 0, state.device.row, round(times * below), batch)
     if not training.scheme.splits:
-        return Memory(kept + server, _merging(setup, kept + server), (kept + server).total)
+        whole = kept + server
+        own = replace(whole, codec=_coded_rows(training, whole))
+        return Memory(own, _merging(setup, whole), whole.total)
     own = kept
     if training.activation_memory is not ActivationPolicy.KEEP or training.micro_batches > 1:
         most = training.in_flight or training.micro_batches
@@ -116,7 +118,8 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
         held = _held_bytes(setup, state, micro, in_flight, training.activation_memory)
         own = _part(setup, 0, state.device.row, held, batch)
     samples, tokens, width = received.shape
-    own = replace(own, codec=training.codecs.device_bytes(width))
+    codec = training.codecs.device_bytes(width) + _coded_rows(training, own)
+    own = replace(own, codec=codec)
     served = ServedMemory(
         part=setup.server.part,
         shape=ServerShape(
@@ -134,6 +137,11 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
         codec=training.codecs.server_bytes(width),
     )
     return Memory(own, served.of(setup.together), (kept + server).total, served)
+
+
+def _coded_rows(training: Training, device: PartMemory[int]) -> int:
+    """What a device remembers of its adapters' packets [bytes]."""
+    return 0 if training.adapter_codec is None else CODED_ROWS * device.adapters
 
 
 def _merging(setup: Setup, device: PartMemory[int]) -> PartMemory[int]:
