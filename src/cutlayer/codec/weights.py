@@ -23,7 +23,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cutlayer.codec.kernels.kernels import ContextModel, Kernels
-from cutlayer.codec.tables import twelve_bits
 from cutlayer.errors import PacketError
 
 SLICE_VALUES = 1 << 18
@@ -129,7 +128,7 @@ def _pays(counts: np.ndarray, size: int) -> bool:
 
 
 def _coded(plane: UInt8[np.ndarray, " value"], counts: np.ndarray, kernels: Kernels) -> bytes:
-    table = twelve_bits((counts[None] << 32) // plane.size)
+    table = kernels.twelve_bits((counts[None] << 32) // plane.size)
     some = np.flatnonzero(counts)
     low, high = int(some[0]), int(some[-1])
     frequencies = kernels.pack(table[0, low : high + 1].astype(np.int16), _FREQUENCY_BITS)
