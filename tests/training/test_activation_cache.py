@@ -14,14 +14,9 @@ from cutlayer.codec.presets import best
 from cutlayer.codec.quantisers import TargetBits
 from cutlayer.codec.raw import RawCodec, Targets, decode_targets, encode_targets
 from cutlayer.errors import RunError
-from cutlayer.training.activation_cache import (
-    ActivationCache,
-    CacheLimits,
-    Coded,
-    Rows,
-    in_order,
-    joined,
-)
+from cutlayer.training.activation_cache import ActivationCache, Coded
+from cutlayer.training.server_batch import Served, in_order, joined
+from cutlayer.training.state import CacheLimits
 from cutlayer.training.torch_codec import for_device
 
 CLASSES, TOKENS, WIDTH = 10, 6, 24
@@ -30,10 +25,10 @@ ROOM = CacheLimits(10**9, 10**9)
 RAW = RawCodec()
 
 
-def _decode(coded: Coded) -> Rows:
+def _decode(coded: Coded) -> Served:
     decoded = for_device(RAW, HOST).decode(coded.packet, coded.shape, coded.receiver)
     shape = coded.shape[:2] if coded.device == 9 else coded.shape[:1]
-    return Rows(
+    return Served(
         decoded.tensor,
         decoded.lengths,
         decode_targets(coded.labels, shape, decoded.lengths, CLASSES),
@@ -54,7 +49,7 @@ def _coded(device: int, samples: tuple[int, ...], step: int = 0, seed: int = 0) 
     return Coded(device, (step, 0), samples, shape, packet, payload)
 
 
-def _add(cache: ActivationCache, coded: Coded) -> Rows:
+def _add(cache: ActivationCache, coded: Coded) -> Served:
     rows = _decode(coded)
     cache.add(coded, rows)
     return rows
@@ -72,7 +67,7 @@ def test_samples_come_back_in_any_order_from_whichever_packets_held_them(
     cache = _open(None, replace(ROOM, memory_bytes=memory_bytes))
     cache.begin_round(1)
     first, second = _add(cache, _coded(0, (3, 1, 4))), _add(cache, _coded(0, (5, 9), step=1))
-    found = cache.rows(0, (9, 3, 4))
+    found = cache.serve(0, (9, 3, 4), None)
     expected = torch.stack([second.tensor[1], first.tensor[0], first.tensor[2]])
     assert torch.equal(found.tensor, expected)
     assert found.targets.labels.tolist() == [9, 3, 4]
@@ -115,10 +110,10 @@ def test_a_packet_is_read_with_what_its_stream_knew_before_it(tmp_path: Path) ->
     codec = replace(codec, transform=replace(codec.transform, warm_up=1))
     host = for_device(codec, HOST)
 
-    def decode(coded: Coded) -> Rows:
+    def decode(coded: Coded) -> Served:
         decoded = host.decode(coded.packet, coded.shape, coded.receiver)
         targets = decode_targets(coded.labels, coded.shape[:1], None, CLASSES)
-        return Rows(decoded.tensor, decoded.lengths, targets)
+        return Served(decoded.tensor, decoded.lengths, targets)
 
     path, rng = tmp_path / "cache", np.random.default_rng(0)
     directions = rng.standard_normal((2, WIDTH))
@@ -133,7 +128,7 @@ def test_a_packet_is_read_with_what_its_stream_knew_before_it(tmp_path: Path) ->
         samples = tuple(range(4 * step, 4 * step + 4))
         labels = encode_targets(Targets(np.zeros(4, np.int64)), None, CLASSES)
         coded = Coded(0, (step, 0), samples, shape, encoded.packet, labels, receiver)
-        cache.add(coded, Rows(decoded.tensor, decoded.lengths, Targets(np.zeros(4, np.int64))))
+        cache.add(coded, Served(decoded.tensor, decoded.lengths, Targets(np.zeros(4, np.int64))))
         sent.append(decoded.tensor)
         sender, receiver = encoded.state, decoded.state
     cache.close_round()

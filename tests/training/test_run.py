@@ -131,14 +131,21 @@ def test_a_second_run_never_overwrites_a_first(vision: Folders, tmp_path: Path) 
 @pytest.mark.slow("a process that is killed, for each codec")
 @pytest.mark.promise
 @pytest.mark.parametrize(
-    ("moment", "planner"), [((1, 3), "even"), ((2, 2), "random"), ((3, 5), "two-timescale")]
+    ("moment", "planner", "scheme"),
+    [
+        ((1, 3), "even", "sft"),
+        ((2, 2), "random", "sft"),
+        ((3, 5), "two-timescale", "sft"),
+        ((3, 3), "even", "sft-cached"),
+    ],
 )
 def test_killed_in_a_round_it_resumes_to_the_same_bits(
-    vision: Folders, tmp_path: Path, moment: tuple[int, int], planner: str
+    vision: Folders, tmp_path: Path, moment: tuple[int, int], planner: str, scheme: str
 ) -> None:
     """Shares that follow the rounds before are among them."""
     config = tiny.config(
         *vision,
+        scheme=scheme,
         training={"rounds": 4},
         server={"group": 1},
         planner=planner,

@@ -37,6 +37,7 @@ COMMANDS = {
     "profile": "accuracy at each codec setting, measured by training runs",
     "bench-device": "what this machine reaches when it trains, measured, for plans of it",
     "trace": "one round of a run as a Chrome trace, for Perfetto",
+    "cache": "the activations that a run keeps, by device; forget a device's",
     "keys": "a run's certificates: invite devices, revoke them",
     "serve": "run the server, whose devices join over the network",
     "join": "join a server's run as a device, with its own samples",
@@ -50,7 +51,7 @@ COMMANDS = {
 }
 # where commands are that have no file of their own
 _HOMES = {
-    **dict.fromkeys(("train", "compare", "trace"), "run"),
+    **dict.fromkeys(("train", "compare", "trace", "cache"), "run"),
     **dict.fromkeys(("generate", "chat", "evaluate", "export", "merge", "push"), "use"),
     "profile": "plan",
     "bench-device": "plan",

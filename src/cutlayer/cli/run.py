@@ -1,5 +1,6 @@
-"""`cutlayer train`, `compare` and `trace`: a run; several beside each other, trained where they
-are not finished yet; one round as a Chrome trace, to open in Perfetto (ui.perfetto.dev).
+"""`cutlayer train`, `compare`, `trace` and `cache`: a run; several beside each other, trained where
+they are not finished yet; one round as a Chrome trace, to open in Perfetto (ui.perfetto.dev); the
+activations that a run keeps.
 
 Also what a person sees meanwhile: a bar on a terminal, lines elsewhere, tables at the end. Knows
 arguments and what is printed; runs are `jobs`', the trace's format is `rounds.result`'s.
@@ -37,10 +38,11 @@ from cutlayer.jobs.compare import wanted_runs
 from cutlayer.logs import EVERY_S, Heartbeat, lines_to
 from cutlayer.report.run_reader import Run, read_rounds, read_steps, trained
 from cutlayer.report.tables import compare_table, round_table, summary_table, sweep_tables
+from cutlayer.report.wording import counted
 from cutlayer.rounds.result import chrome_trace_of
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.training.records import Observer, RoundRecord
-from cutlayer.units import format_seconds, roughly
+from cutlayer.units import format_bytes, format_seconds, roughly
 
 # What a person sees of a run.
 
@@ -391,3 +393,34 @@ def _round(directory: Path, wanted: int | None) -> int:
     if wanted is not None and not 1 <= wanted <= last:
         raise ConfigError(f"--round {wanted}: {directory} has rounds 1 to {last}")
     return last if wanted is None else wanted
+
+
+# `cutlayer cache`: the activations that a run of sft-cached keeps.
+
+
+def cache_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, and whose activations are deleted."""
+    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run's directory")
+    parser.add_argument(
+        "--forget",
+        type=int,
+        metavar="N",
+        help="delete all that is kept of device N (0, 1, ...); if the run goes on, the device sends"
+        " it again",
+    )
+
+
+def run_cache(arguments: argparse.Namespace) -> int:
+    """Say what is kept. Raises CutlayerError."""
+    from cutlayer.training.activation_cache import idle_cache  # needs torch
+
+    if arguments.run is None:
+        raise ConfigError("cache: of which run? give its directory, such as runs/NAME-001")
+    with idle_cache(arguments.run) as cache:
+        if arguments.forget is not None:
+            count = cache.forget(arguments.forget)
+            print(f"device {arguments.forget}: {counted(count, 'sample')} forgotten")
+        for own in cache.held():
+            size = format_bytes(own.held_bytes)
+            print(f"device {own.device}: {counted(own.samples, 'sample')}, {size}")
+    return 0

@@ -27,6 +27,7 @@ from cutlayer.config.section import (
     SCHEMES,
     BitRate,
     Choices,
+    Mebibytes,
     Number,
     PluginSection,
     Real,
@@ -48,7 +49,7 @@ from cutlayer.config.training import (
 )
 from cutlayer.spec import LossOn, Packing, Task, TextFormat, TooLong
 
-_COMPRESSING = ("sft", "sft-overlap", "sft-frozen")
+_COMPRESSING = ("sft", "sft-overlap", "sft-frozen", "sft-cached")
 _Samples = Annotated[int, Field(ge=1, le=10**9), Number]
 _ARRANGED = ("static", "two-timescale")
 # what a plan chooses
@@ -79,6 +80,12 @@ class SftFrozen(Section):
     """sft with the devices' part frozen: nothing comes back, the server trains alone."""
 
     name: Literal["sft-frozen"] = "sft-frozen"
+
+
+class SftCached(Section):
+    """sft-frozen, and each sample's activations are sent once: the server keeps them, coded."""
+
+    name: Literal["sft-cached"] = "sft-cached"
 
 
 class SplitLoraPaper(Section):
@@ -116,6 +123,7 @@ SchemeSection: TypeAlias = (
     | SftUncompressed
     | SftOverlap
     | SftFrozen
+    | SftCached
     | SplitLoraPaper
     | SplitLora
     | Sl
@@ -123,6 +131,21 @@ SchemeSection: TypeAlias = (
     | FlFull
     | PluginSection
 )
+
+
+class CacheSection(Section):
+    """The server's cache of coded activations, in the run's directory."""
+
+    limit_mib: Mebibytes = Field(
+        default=1024.0,
+        description="what the cache holds on disk as a round ends [MiB]; what is held stays, and"
+        " samples beyond it are sent again in each epoch",
+    )
+    memory_mib: Mebibytes = Field(
+        default=256.0,
+        description="server memory for activations that were decoded last [MiB], so that a packet"
+        " is not decoded for each of its samples",
+    )
 
 
 class TrainedDevicePart(Section):
@@ -489,6 +512,7 @@ class Config(Section):
         default=NoAdapterCodec(),
         description="Compression of the adapters that are broadcast and uploaded.",
     )
+    cache: Annotated[CacheSection, read_by("scheme.name", "sft-cached")] = CacheSection()
     devices: DevicesSection = DevicesSection()
     server: ServerSection = ServerSection()
     channel: Annotated[ChannelSection, Choices("snr", CHANNELS)] = Field(

@@ -260,7 +260,19 @@ def make_scheme(config: Config) -> Scheme:
         )
     if isinstance(section, PluginSection):
         return plugged("scheme", section, Scheme, {}, group=SCHEME_PLUGINS)
+    _check_sent_once(config)
     return SFT_FROZEN if isinstance(part, FrozenDevicePart) else SCHEMES[section.name]
+
+
+def _check_sent_once(config: Config) -> None:
+    """Raises ConfigError for a codec that waits for a sample to come again where none does."""
+    codec = config.codec
+    memory = codec.up.memory if isinstance(codec, StagesCodec) else "none"
+    if memory != "none" and SCHEMES[config.scheme.name].cached:
+        raise ConfigError(
+            f"codec.up.memory {memory} remembers what was sent of each sample, and"
+            f" {config.scheme.name} sends each once: set it to none"
+        )
 
 
 def warm_rounds(config: Config) -> int | None:

@@ -88,9 +88,11 @@ from cutlayer.planner.allocation import (
 from cutlayer.rounds.memory import ServerShape, server_memory
 from cutlayer.rounds.schemes import Merging, Scheme, ServerOrder
 from cutlayer.spec import ActivationPolicy, Base, Device, MiniBatch, ModelSpec, Task, Trained
+from cutlayer.training.expected import expected_round
 from cutlayer.training.memory import Memory, measure_memory
-from cutlayer.training.round import expected_round, initial_state
+from cutlayer.training.round import initial_state
 from cutlayer.training.state import (
+    CacheLimits,
     DeviceSide,
     EvaluationRule,
     ServerSide,
@@ -98,7 +100,7 @@ from cutlayer.training.state import (
     Simulation,
     Training,
 )
-from cutlayer.units import format_bytes
+from cutlayer.units import MIB, format_bytes
 
 _LOG = logging.getLogger(__name__)
 
@@ -291,6 +293,7 @@ def _server(
         prepared.batches,
         prepared.watched,
         make_evaluation(config.evaluation, config.training.rounds),
+        make_cache(config, scheme),
     )
 
 
@@ -410,6 +413,14 @@ def make_evaluation(section: EvaluationSection, rounds: int) -> EvaluationRule:
         devices="devices" in section.figures,
         rounds=rounds,
     )
+
+
+def make_cache(config: Config, scheme: Scheme) -> CacheLimits | None:
+    """The limits of what the server keeps of activations, if it keeps them."""
+    if not scheme.cached:
+        return None
+    section = config.cache
+    return CacheLimits(round(section.limit_mib * MIB), round(section.memory_mib * MIB))
 
 
 def make_aggregation(section: AggregationSection) -> Aggregation:

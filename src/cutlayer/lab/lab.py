@@ -60,8 +60,8 @@ from cutlayer.report.drawing import (
 )
 from cutlayer.report.wording import OTHER_COLOUR
 from cutlayer.rounds.work import SharingRules
+from cutlayer.training.expected import expected_work
 from cutlayer.training.records import UNOBSERVED, lines_of_round
-from cutlayer.training.round import expected_work
 from cutlayer.units import format_seconds
 
 _LOG = logging.getLogger(__name__)

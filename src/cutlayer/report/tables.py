@@ -100,7 +100,8 @@ def round_table(records: Sequence[RoundRecord]) -> Table:
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0), caption_justify="left")
     columns = round_columns(records)
-    shown = [columns[name] for name in ("round", "score", "train_loss", "uplink", "downlink")]
+    first = ("round", "score", "train_loss", "uplink", "downlink", "cached")
+    shown = [columns[name] for name in first if name in columns]
     phases = [phase for phase in PHASES if phase in columns]
     shown += [columns["delay"], _gap(len(records)), *(columns[phase] for phase in phases)]
     for row_column in shown:
@@ -156,6 +157,14 @@ def _results(summary: Summary, works: Sequence[TrainedRound]) -> Table:
         table.add_row(saving.name, *_sent(saving.sent_bytes, saving.uncompressed_bytes))
     table.add_row("uplink", *_sent(summary.uplink_bytes, summary.uncompressed_uplink_bytes))
     table.add_row("downlink", *_sent(summary.downlink_bytes, summary.uncompressed_downlink_bytes))
+    cached = [work.cache for work in works if work.cache is not None]
+    if cached:
+        sent, used = sum(own.misses for own in cached), sum(own.hits + own.misses for own in cached)
+        table.add_row(
+            "cache",
+            Text(format_bytes(cached[-1].held_bytes), style="bold"),
+            f"{counted(cached[-1].samples, 'sample')} on disk; {sent} of {used} used were sent",
+        )
     table.add_row(
         f"{CLOCKS[summary.clock]} delay",
         Text(format_seconds(summary.delay_s), style="bold"),

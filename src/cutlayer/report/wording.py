@@ -164,10 +164,12 @@ def round_line(record: RoundRecord, rounds: int) -> str:
     wall = f"(wall-clock {format_seconds(record.wall_s)})"
     if not isinstance(record, TrainedRound):
         return f"before training: {score} {wall}"
+    cache = record.cache
+    held = "" if cache is None else f", {cache.hits} of {cache.hits + cache.misses} samples cached"
     return (
         f"round {record.round} of {rounds}: {score}, loss {record.train_loss:.2f};"
-        f" up {format_bytes(record.uplink_bytes)}, down {format_bytes(record.downlink_bytes)};"
-        f" simulated round {format_seconds(record.delay_s)} {wall}"
+        f" up {format_bytes(record.uplink_bytes)}, down {format_bytes(record.downlink_bytes)}"
+        f"{held}; simulated round {format_seconds(record.delay_s)} {wall}"
     )
 
 
@@ -342,6 +344,7 @@ def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
         "eval_loss": _scaled("eval loss", "eval loss", [record.eval_loss for record in records]),
         "uplink": _bytes("up", _of(works, lambda work: work.uplink_bytes)),
         "downlink": _bytes("down", _of(works, lambda work: work.downlink_bytes)),
+        **({"cached": _cached(works)} if any(work and work.cache for work in works) else {}),
         "delay": _scaled("delay", "delay", delays, scale),
         **{
             phase: _scaled(word.label, word.short, _of_phase(works, phase), scale)
@@ -352,6 +355,14 @@ def round_columns(records: Sequence[RoundRecord]) -> dict[str, RoundColumn]:
         "virtual_time": _seconds("time so far", _of(works, lambda work: work.virtual_time_s)),
         "wall": _seconds("wall-clock", _of(works, lambda work: work.wall_s)),
     }
+
+
+def _cached(works: Sequence[TrainedRound | None]) -> RoundColumn:
+    """The part of a round's samples that the server held."""
+    found = [None if work is None else work.cache for work in works]
+    parts = [None if own is None else own.hits / (own.hits + own.misses) for own in found]
+    texts = ("" if part is None else f"{100 * part:.0f}" for part in parts)
+    return RoundColumn("samples cached", "cached", "%", tuple(parts), tuple(texts))
 
 
 def _score_column(records: Sequence[RoundRecord]) -> RoundColumn:

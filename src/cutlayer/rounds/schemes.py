@@ -121,7 +121,8 @@ class Scheme:
     them). `pipelined`: a device starts its next micro-batch before the gradient of the last one has
     come; else one follows the other. With devices in turn, each takes over the adapters of the one
     before it, and FedAvg has nothing to do. Without a device's backward in `local` its part is
-    frozen: it sends its mini-batches one after another and waits for nothing.
+    frozen: it sends its mini-batches one after another and waits for nothing. `cached`: the server
+    keeps what was sent of each sample, and a device forwards and sends only what it does not hold.
     """
 
     name: str
@@ -135,6 +136,7 @@ class Scheme:
     compressed: bool = True
     pipelined: bool = False
     trained: Trained = Trained.ADAPTERS
+    cached: bool = False
 
     @property
     def splits(self) -> bool:
@@ -182,6 +184,12 @@ SFT_OVERLAP = Scheme("sft-overlap", "SFT with overlap", pipelined=True)
 # are on the server's blocks alone; devices hear their part once. Source: ours.
 SFT_FROZEN = Scheme("sft-frozen", "SFT, device part frozen", local=FORWARD_STEP, closing=())
 
+# SFT with a frozen devices' part, whose activations do not change: each sample's is sent once, and
+# later epochs are the server's alone. Source: ours.
+SFT_CACHED = Scheme(
+    "sft-cached", "SFT, activations cached", local=FORWARD_STEP, closing=(), cached=True
+)
+
 # SFT without compression: activations and gradients go as float32. Source: SFT Section VIII-A.
 SFT_UNCOMPRESSED = Scheme("sft-uncompressed", "SFT without compression", compressed=False)
 
@@ -225,6 +233,7 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
             SFT_UNCOMPRESSED,
             SFT_OVERLAP,
             SFT_FROZEN,
+            SFT_CACHED,
             SPLITLORA_PAPER,
             SPLITLORA,
             SL,

@@ -16,23 +16,22 @@ import hashlib
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from safetensors.torch import load, save
-from torch import Tensor
 
 from cutlayer.codec.codec import EMPTY, CodecState
-from cutlayer.codec.raw import Targets
+from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import PacketError, RunError
 from cutlayer.files import PRIVATE, storage_error
-from cutlayer.spec import IGNORED_LABEL
-from cutlayer.training.server_batch import all_documents, stack
+from cutlayer.training.server_batch import Served, joined, row_of
+from cutlayer.training.state import CacheLimits, ServerSide, Training
+from cutlayer.training.torch_codec import for_device
 
 # of a run's directory
 FILE = "activations.sqlite"
@@ -64,32 +63,8 @@ class Coded:
     receiver: CodecState = field(default_factory=lambda: EMPTY)
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Samples as a server computes with them: their activations, zero past the first `lengths[i]`
-    tokens of each, and what their loss is over."""
-
-    tensor: Float[Tensor, "sample token width"]
-    lengths: tuple[int, ...]
-    targets: Targets
-
-    @property
-    def held_bytes(self) -> int:
-        """In memory [bytes]."""
-        return self.tensor.nbytes + self.targets.labels.nbytes
-
-
 # `PacketError` for what cannot be read
-Decode: TypeAlias = Callable[[Coded], Rows]
-
-
-@dataclass(frozen=True)
-class CacheLimits:
-    """`disk_bytes`: what is held as a round ends; `memory_bytes`: of what was decoded last, kept so
-    that a packet is not decoded for each of its samples."""
-
-    disk_bytes: int
-    memory_bytes: int
+Decode: TypeAlias = Callable[[Coded], Served]
 
 
 @dataclass(frozen=True)
@@ -124,7 +99,7 @@ class ActivationCache:
         self._path = path
         self._limits = limits
         self._decode = decode
-        self._decoded: OrderedDict[int, Rows] = OrderedDict()
+        self._decoded: OrderedDict[int, Served] = OrderedDict()
         self._decoded_bytes = 0
         self._where: dict[int, dict[int, tuple[int, int]]] = {}
         self._round = 0
@@ -163,7 +138,7 @@ class ActivationCache:
         """Those that are not held, in their order."""
         return tuple(sample for sample in samples if not self.holds(device, sample))
 
-    def add(self, coded: Coded, rows: Rows) -> None:
+    def add(self, coded: Coded, rows: Served) -> None:
         """Hold what came, which is `rows`; what is held already stays as it is."""
         device, (step, micro) = coded.device, coded.place
         self._figures = replace(self._figures, misses=self._figures.misses + len(coded.samples))
@@ -184,16 +159,22 @@ class ActivationCache:
         self._enter(entry, device, coded.samples)
         self._remember(entry, rows)
 
-    def rows(self, device: int, samples: Sequence[int]) -> Rows:
+    def serve(self, device: int, samples: Sequence[int], came: Served | None) -> Served:
+        """A device's micro-batch, of which the samples that were not held `came` and are now (None:
+        all were)."""
+        hits = len(samples) - (0 if came is None else len(came.lengths))
+        self._figures = replace(self._figures, hits=self._figures.hits + hits)
+        return came if came is not None and not hits else self.rows(device, samples)
+
+    def rows(self, device: int, samples: Sequence[int]) -> Served:
         """These samples, all of them held, as one mini-batch in this order."""
-        self._figures = replace(self._figures, hits=self._figures.hits + len(samples))
         places = [self._where[device][sample] for sample in samples]
         # each entry once, whatever fits in memory
-        found: dict[int, Rows] = {}
+        found: dict[int, Served] = {}
         for entry, _ in places:
             if entry not in found:
                 found[entry] = self._read(entry)
-        return joined([_row(found[entry], row) for entry, row in places])
+        return joined([row_of(found[entry], row) for entry, row in places])
 
     def close_round(self) -> CacheFigures:
         """Keep what fits of what came in the round, and put it on disk: before the checkpoint that
@@ -267,7 +248,7 @@ class ActivationCache:
                 known.add((device, digest))
         return evicted
 
-    def _read(self, entry: int) -> Rows:
+    def _read(self, entry: int) -> Served:
         known = self._decoded.get(entry)
         if known is not None:
             self._decoded.move_to_end(entry)
@@ -293,7 +274,7 @@ class ActivationCache:
         self._remember(entry, rows)
         return rows
 
-    def _remember(self, entry: int, rows: Rows) -> None:
+    def _remember(self, entry: int, rows: Served) -> None:
         """Keep what was decoded, and let go of what was used longest ago."""
         self._decoded[entry] = rows
         self._decoded_bytes += rows.held_bytes
@@ -359,33 +340,44 @@ _ENTRY_BYTES = (
 )
 
 
-def joined(parts: Sequence[Rows]) -> Rows:
-    """Samples of several packets as one mini-batch, padded to the longest."""
-    if len(parts) == 1:
-        return parts[0]
-    lengths = tuple(length for part in parts for length in part.lengths)
-    known = [(part.lengths, part.targets.documents) for part in parts]
-    documents = all_documents(known)
-    labels = stack([part.targets.labels for part in parts], fill=IGNORED_LABEL).numpy()
-    targets = Targets(labels, None if documents is None else tuple(map(tuple, documents)))
-    return Rows(stack([part.tensor for part in parts]), lengths, targets)
+@contextmanager
+def opened_cache(
+    training: Training, server: ServerSide, directory: Path | None
+) -> Iterator[ActivationCache | None]:
+    """The cache of a run in its `directory` (None: in memory); None for a scheme that keeps
+    nothing. Raises RunError as `ActivationCache`."""
+    if not training.scheme.cached:
+        yield None
+        return
+    assert server.cache is not None, "what caches has limits"
+    codec = for_device(training.codecs.up, server.part.adapted.device)
+
+    def decode(coded: Coded) -> Served:
+        decoded = codec.decode(coded.packet, coded.shape, coded.receiver)
+        labelled = coded.shape[:2] if training.task == "causal-lm" else coded.shape[:1]
+        targets = decode_targets(coded.labels, labelled, decoded.lengths, training.classes)
+        return Served(decoded.tensor, decoded.lengths, targets)
+
+    path = None if directory is None else directory / FILE
+    with closing(ActivationCache(path, server.cache, decode)) as cache:
+        yield cache
 
 
-def in_order(rows: Rows, order: Sequence[int]) -> Rows:
-    """The samples at these places of a mini-batch."""
-    return joined([_row(rows, place) for place in order])
+@contextmanager
+def idle_cache(directory: Path) -> Iterator[ActivationCache]:
+    """The cache of a run that nobody trains now, to see what it holds and to forget it. Raises
+    RunError where there is none, or somebody does."""
+    path = directory / FILE
+    if not path.is_file():
+        raise RunError(
+            f"{directory} has no cached activations ({FILE}): a run of scheme sft-cached has"
+        )
 
+    def decode(coded: Coded) -> Served:
+        raise AssertionError("a run decodes, with its codec")
 
-def _row(rows: Rows, place: int) -> Rows:
-    """One sample, without the padding that others needed."""
-    length, targets = rows.lengths[place], rows.targets
-    labels = targets.labels[place : place + 1]
-    documents = None if targets.documents is None else targets.documents[place : place + 1]
-    return Rows(
-        rows.tensor[place : place + 1, :length],
-        (length,),
-        Targets(labels if labels.ndim == 1 else labels[:, :length], documents),
-    )
+    with closing(ActivationCache(path, CacheLimits(0, 0), decode)) as cache:
+        yield cache
 
 
 def _numbers(values: Sequence[int]) -> bytes:

@@ -1,13 +1,13 @@
 """What passes between device and server in a micro-batch: inputs, payloads and replies."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import TypeAlias, final
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutlayer.codec.codec import (
@@ -27,7 +27,7 @@ from cutlayer.model.split import Pending
 from cutlayer.rounds.schemes import Phase, Place, Scheme, Step
 from cutlayer.rounds.work import DeviceRates, DeviceWork
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
-from cutlayer.training.server_batch import all_documents, stack
+from cutlayer.training.server_batch import Served, all_documents, stack
 from cutlayer.training.state import DeviceSide
 from cutlayer.training.torch_codec import TensorCodec, for_device
 
@@ -49,10 +49,12 @@ class RoundCosts:
         self._by_payload: dict[str, int] = defaultdict(int)
         self._served: list[list[tuple[int, int]]] = [[] for _ in local_steps]
 
-    def compute(self, device: int, step: Step, flops: float, shape: MiniBatch) -> None:
-        """Enter one computation for samples of this shape."""
+    def compute(
+        self, device: int, step: Step, flops: float, shape: MiniBatch | None = None
+    ) -> None:
+        """Enter one computation for samples of this shape (None: there are none)."""
         self._amounts[device][step.phase].append(flops)
-        if step.place is Place.SERVER:
+        if step.place is Place.SERVER and shape is not None:
             self._served[device].append((shape.samples, shape.tokens))
 
     def send(self, device: int, step: Step, payloads: Mapping[str, Sent]) -> None:
@@ -129,11 +131,14 @@ class Load:
 
 @dataclass(frozen=True)
 class ReceivedTensor:
-    """A tensor and its samples' lengths as the other side decoded them, and what it cost."""
+    """A tensor and its samples' lengths as the other side decoded them of `packet`, knowing
+    `before`, and what it cost."""
 
     tensor: Float[Tensor, "batch token width"]
     lengths: tuple[int, ...]
     sent: Sent
+    packet: bytes
+    before: CodecState
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +189,9 @@ class Exchange:
             outgoing.packet, tuple(load.tensor.shape), stream.receiver
         )
         self._streams[device, direction] = Stream(outgoing.state, decoded.state)
-        return ReceivedTensor(decoded.tensor, decoded.lengths, outgoing.sent)
+        return ReceivedTensor(
+            decoded.tensor, decoded.lengths, outgoing.sent, outgoing.packet, stream.receiver
+        )
 
 
 def streams_to_tensors(streams: Streams) -> dict[str, Tensor]:
@@ -215,11 +222,11 @@ def pack_labels(batch: Batch, classes: int) -> bytes:
     return encode_targets(Targets(batch.labels, batch.documents), batch.lengths, classes)
 
 
-def send_labels(batch: Batch, lengths: tuple[int, ...], classes: int) -> tuple[Targets, Sent]:
-    """Labels as the server receives them, which has `lengths` from the activation."""
+def send_labels(batch: Batch, lengths: tuple[int, ...], classes: int) -> tuple[Targets, bytes]:
+    """Labels as the server receives them, which has `lengths` from the activation; and the
+    payload."""
     payload = pack_labels(batch, classes)
-    received = decode_targets(payload, batch.labels.shape, lengths, classes)
-    return received, Sent(len(payload), len(payload))
+    return decode_targets(payload, batch.labels.shape, lengths, classes), payload
 
 
 # Batches of one or several devices as the tensors of one forward pass.
@@ -260,23 +267,30 @@ def group_inputs(batches: Sequence[Batch]) -> GroupInputs:
 class MicroBatch:
     """A group of devices' micro-batch `micro` of local step `number`, and what became of it.
 
-    `weights`: the part of each device's loss that it carries, its labels over the mini-batch's.
+    `group`: what devices forward, those of them that have something to; None where the server holds
+    all of it. `served`: each device's as the server has it.
     """
 
     number: int
     micro: int
     devices: tuple[int, ...]
-    batches: list[Batch]
-    samples: list[tuple[int, ...]]
-    weights: list[float]
-    group: GroupInputs
-    device_rows: Float[Tensor, "group device_parameter"]
+    own: list["OwnMicroBatch"]
+    group: GroupInputs | None
+    device_rows: Float[Tensor, "forwarding device_parameter"]
     server_rows: Float[Tensor, "group server_parameter"]
     forwarded: Pending | None = None
-    received: list[ReceivedTensor] = field(default_factory=list)
-    targets: list[Targets] = field(default_factory=list)
-    labels: Tensor | None = None
+    served: list[Served] = field(default_factory=list)
     gradient: Float[Tensor, "batch token width"] | None = None
+
+    @property
+    def forwarding(self) -> list[int]:
+        """The places of the devices that forward samples."""
+        return [place for place, own in enumerate(self.own) if own.batch is not None]
+
+    @property
+    def weights(self) -> list[float]:
+        """The part of each device's loss that it carries."""
+        return [own.weight for own in self.own]
 
     @property
     def pending(self) -> Pending:
@@ -284,67 +298,101 @@ class MicroBatch:
         assert self.forwarded is not None, "a device's forward comes before its other steps"
         return self.forwarded
 
-    @property
-    def received_lengths(self) -> tuple[int, ...] | None:
-        """Tokens that count in each of the group's samples, as the server reads them (None:
-        images)."""
-        if self.group.lengths is None:
-            return None
-        return tuple(length for part in self.received for length in part.lengths)
+    def load(self, tensor: Tensor, place: int) -> Load:
+        """The rows of the `place`-th device, which forwards some, to send: without the padding that
+        others needed."""
+        assert self.group is not None
+        at, batch = self.forwarding.index(place), self.own[place].sent
+        first = sum(self.group.sizes[:at])
+        rows = tensor[first : first + self.group.sizes[at]]
+        own = rows if batch.lengths is None else rows[:, : max(batch.lengths)]
+        return Load(own, batch.lengths, self.own[place].forwarded)
 
-    @property
-    def received_documents(self) -> list[Sequence[int]] | None:
-        """The documents of each of the group's rows, as the server reads them (None: each row is
-        one)."""
-        parts = zip(self.received, self.targets, strict=True)
-        return all_documents([(part.lengths, own.documents) for part, own in parts])
+    def device_shape(self, place: int) -> MiniBatch:
+        """What the `place`-th device forwards, as the cost models take it."""
+        batch = self.own[place].sent
+        tokens = self.pending.shape[1] if batch.lengths is None else max(batch.lengths)
+        return MiniBatch(len(batch.labels), tokens)
 
-    def rows_of(self, tensor: Tensor, place: int) -> Tensor:
-        """The rows of the group's `place`-th device, without the padding that others needed."""
-        first = sum(self.group.sizes[:place])
-        own = tensor[first : first + self.group.sizes[place]]
-        return own if self.batches[place].lengths is None else own[:, : self.tokens(place)]
-
-    def tokens(self, place: int) -> int:
-        """Tokens of the device's micro-batch, padded to its own longest."""
-        lengths = self.batches[place].lengths
-        return self.pending.shape[1] if lengths is None else max(lengths)
-
-    def shape(self, place: int) -> MiniBatch:
-        """The `place`-th device's samples and tokens, as the cost models take them."""
-        return MiniBatch(self.group.sizes[place], self.tokens(place))
+    def server_shape(self, place: int) -> MiniBatch:
+        """What the server computes for the `place`-th device."""
+        samples, tokens, _ = self.served[place].tensor.shape
+        return MiniBatch(samples, tokens)
 
 
 @dataclass(frozen=True)
 class OwnMicroBatch:
-    """One device's part of a mini-batch: sample numbers, their batch, its part of the loss."""
+    """One device's part of a mini-batch: sample numbers, and its part of the loss, its labels over
+    the mini-batch's. `forwarded`: those of the samples that the device forwards, and their batch
+    (None: it forwards none, since the server holds all of them)."""
 
     samples: tuple[int, ...]
-    batch: Batch
+    forwarded: tuple[int, ...]
+    batch: Batch | None
     weight: float
+
+    @property
+    def sent(self) -> Batch:
+        """What the device forwards, where it forwards something."""
+        assert self.batch is not None, "a device that forwards nothing sends nothing"
+        return self.batch
+
+
+# the ones of a device's samples that the server does not hold, of these
+Missing: TypeAlias = Callable[[int, Sequence[int]], tuple[int, ...]]
+
+
+def all_missing(device: int, samples: Sequence[int]) -> tuple[int, ...]:
+    """Of a server that holds none."""
+    return tuple(samples)
+
+
+def pieces_of(samples: Int[np.ndarray, " row"], count: int) -> list[tuple[int, ...]]:
+    """A mini-batch's samples in at most `count` micro-batches, which differ by one at most."""
+    return [tuple(piece.tolist()) for piece in np.array_split(samples, count) if len(piece)]
 
 
 def micro_batches(
-    device: DeviceSide, round_number: int, step: int, count: int
+    device: DeviceSide, round_number: int, step: int, count: int, missing: Missing = all_missing
 ) -> list[OwnMicroBatch | None]:
     """A local step's mini-batch in `count` micro-batches that differ by one sample at most.
 
     Weights are each one's labels over all (one a sample, or one a predicted token), so that the
-    weighted mean losses sum to the mini-batch's. None where there are fewer samples than that.
+    weighted mean losses sum to the mini-batch's. None where there are fewer samples than that. At
+    least one of the samples must be `missing`.
     """
-    samples = device.indices(round_number, step)
-    pieces = [piece for piece in np.array_split(samples, count) if len(piece)]
-    batches = [device.batch(piece) for piece in pieces]
-    counts = [_counted_labels(batch) for batch in batches]
-    total = sum(counts)
-    found: list[OwnMicroBatch | None] = [
-        OwnMicroBatch(tuple(piece.tolist()), batch, own / total if total else 1 / len(pieces))
-        for piece, batch, own in zip(pieces, batches, counts, strict=True)
-    ]
+    pieces = pieces_of(device.indices(round_number, step), count)
+    batches = [device.batch(np.array(piece)) for piece in pieces]
+    weights = loss_weights([batch.labels for batch in batches])
+    found: list[OwnMicroBatch | None] = []
+    for piece, batch, weight in zip(pieces, batches, weights, strict=True):
+        forwarded = missing(device.number, piece)
+        some = batch if len(forwarded) == len(piece) else None
+        if forwarded and some is None:
+            some = device.batch(np.array(forwarded))
+        found.append(OwnMicroBatch(piece, forwarded, some, weight))
     return found + [None] * (count - len(found))
 
 
-def _counted_labels(batch: Batch) -> int:
-    """Labels that the batch's mean loss is over."""
-    labels = batch.labels if batch.labels.ndim == 1 else batch.labels[:, 1:]
-    return int((labels != IGNORED_LABEL).sum())
+def held_micro_batches(
+    pieces: Sequence[tuple[int, ...]], labels: Sequence[np.ndarray]
+) -> list[OwnMicroBatch]:
+    """A mini-batch in these pieces, of which the server holds every sample, with its labels."""
+    weights = loss_weights(labels)
+    return [
+        OwnMicroBatch(piece, (), None, weight)
+        for piece, weight in zip(pieces, weights, strict=True)
+    ]
+
+
+def loss_weights(labels: Sequence[np.ndarray]) -> list[float]:
+    """What part of a mini-batch's mean loss each of its micro-batches' is, given their labels."""
+    counts = [_counted(own) for own in labels]
+    total = sum(counts)
+    return [own / total if total else 1 / len(counts) for own in counts]
+
+
+def _counted(labels: np.ndarray) -> int:
+    """Labels that a mean loss is over."""
+    predicted = labels if labels.ndim == 1 else labels[:, 1:]
+    return int((predicted != IGNORED_LABEL).sum())

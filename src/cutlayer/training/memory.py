@@ -33,7 +33,7 @@ MOST_PASS_BYTES = 4 * 2**30
 class ServedMemory:
     """What a server needs, by how many devices share a pass: `kept` bytes of one micro-batch like
     `shape.batch` for backward, `received` of it that come up, and rows as `rounds.memory.serving`
-    takes them."""
+    takes them; `cache`: of activations that it keeps in memory."""
 
     part: ServerPart
     shape: ServerShape
@@ -44,12 +44,13 @@ class ServedMemory:
     kept: int
     received: int
     codec: int
+    cache: int = 0
 
     def of(self, together: int) -> PartMemory[int]:
         """With so many devices in a pass."""
         batch = self.shape.batch
         logits = self.part.logits_bytes(together * batch.samples * batch.tokens)
-        return serving(
+        found = serving(
             replace(self.shape, together=together),
             weights=self.weights,
             device_row=self.device_row,
@@ -59,6 +60,7 @@ class ServedMemory:
             received=together * self.received,
             codec=self.codec,
         )
+        return replace(found, codec=found.codec + self.cache)
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
         # with its gradient, where one goes back
         received=received.nbytes * (2 if training.scheme.trains_device else 1),
         codec=training.codecs.server_bytes(width),
+        cache=0 if setup.server.cache is None else setup.server.cache.memory_bytes,
     )
     return Memory(own, served.of(setup.together), (kept + server).total, served)
 
@@ -213,7 +216,7 @@ def _largest_batch(setup: Setup, parts: int = 1) -> Batch:
     device = max(setup.devices, key=lambda device: len(device.indices(1, 0)))
     found = micro_batches(device, 1, 0, parts)
     assert found[0] is not None
-    return found[0].batch
+    return found[0].sent
 
 
 def _part(

@@ -134,6 +134,18 @@ class FirstRound(_Evaluated):
         return self
 
 
+class CacheRecord(Record):
+    """A round's samples of a scheme that keeps activations, each as often as it was used: `hits`
+    were held by the server, `misses` were sent; of those `evicted` found no room as the round
+    closed. `samples`, `held_bytes`: what is held then, on disk."""
+
+    hits: Count
+    misses: Count
+    evicted: Count
+    samples: Count
+    held_bytes: Count
+
+
 class TrainedRound(_Evaluated):
     """One round of training and the evaluation after it, unless it was not due; delays are virtual
     seconds or measured ones, as the run's clock is, and `wall_s` real ones.
@@ -160,6 +172,7 @@ class TrainedRound(_Evaluated):
     uncompressed_downlink_bytes: Count
     bytes_by_payload: Mapping[str, Count]
     wall_s: Number
+    cache: CacheRecord | None = None
 
     def without_devices(self) -> "TrainedRound":
         """The same without what each device did: a kilobyte, however many they are."""

@@ -3,17 +3,17 @@
 Knows who comes when and where adapters go; what a step does to tensors is in `actions`.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import final
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from cutlayer.channel.rates import LinkRates
 from cutlayer.codec.adapters import AdapterCodec
 from cutlayer.codec.codec import Direction, Sent
+from cutlayer.data.samples import Batch
 from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.lora import Draws
 from cutlayer.model.optimizer import merged
@@ -21,24 +21,39 @@ from cutlayer.model.part_file import priced_bytes
 from cutlayer.model.split import device_forward, frozen_forward
 from cutlayer.planner.allocation import ObservedRound, ask_shares, observed_work
 from cutlayer.rounds.batching import ALONE, ServerBatch
-from cutlayer.rounds.costs import ACTIVATION_BYTES, StepFlops, physical_traffic, recomputed_flops
+from cutlayer.rounds.costs import StepFlops, recomputed_flops
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, ServerOrder, Step
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
+from cutlayer.rounds.work import DeviceWork
 from cutlayer.spec import IGNORED_LABEL, MiniBatch, Trained
+from cutlayer.training.activation_cache import (
+    ActivationCache,
+    CacheFigures,
+    Coded,
+)
 from cutlayer.training.adapter_rows import RowCodec, RowExchange
 from cutlayer.training.exchange import (
     Exchange,
-    Load,
     MicroBatch,
     OwnMicroBatch,
     RoundCosts,
     group_inputs,
+    held_micro_batches,
     micro_batches,
+    pieces_of,
     send_labels,
 )
-from cutlayer.training.server_batch import ServerLoad, all_draws, serve, server_pass, stack
+from cutlayer.training.expected import expected_round
+from cutlayer.training.server_batch import (
+    Served,
+    ServerLoad,
+    all_draws,
+    joined,
+    serve,
+    server_pass,
+    stack,
+)
 from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, RunState, Setup
 
 # What each phase of a local step does to tensors, for one micro-batch of a group of devices.
@@ -55,7 +70,12 @@ class Actions:
     """
 
     def __init__(
-        self, setup: Setup, index: int, exchange: Exchange, round_costs: RoundCosts
+        self,
+        setup: Setup,
+        index: int,
+        exchange: Exchange,
+        round_costs: RoundCosts,
+        cache: ActivationCache | None,
     ) -> None:
         self._training = setup.training
         self._server = setup.server
@@ -66,6 +86,8 @@ class Actions:
         self._scheme = setup.training.scheme_of(index)
         by_arrival = self._scheme.server is ServerOrder.ARRIVAL
         self._batching = setup.simulation.rules.batching if by_arrival else ALONE
+        self._texts = setup.training.task != "image-classification"
+        self._cache = cache
         self.losses: list[Tensor] = []
 
     def do(self, step: Step, micro: MicroBatch) -> None:
@@ -88,43 +110,70 @@ class Actions:
                 raise ValueError(f"{other} is no step of a mini-batch")
 
     def _device_forward(self, step: Step, micro: MicroBatch) -> None:
-        group = micro.group
-        given = (self._server.device_part, micro.device_rows, group.sizes, group.inputs)
-        if self._scheme.trains_device:
-            draws = all_draws(self._draws(micro))
-            micro.forwarded = device_forward(*given, self._training.activation_memory, draws)
-        else:
-            micro.forwarded = frozen_forward(*given)
+        if (group := micro.group) is not None:
+            given = (self._server.device_part, micro.device_rows, group.sizes, group.inputs)
+            if self._scheme.trains_device:
+                draws = all_draws(self._draws(micro))
+                micro.forwarded = device_forward(*given, self._training.activation_memory, draws)
+            else:
+                micro.forwarded = frozen_forward(*given)
         self._compute(step, micro, lambda flops, _: flops.device_forward)
 
     def _draws(self, micro: MicroBatch) -> list[Draws]:
         """Each device's, of its micro-batch's samples."""
         return [
-            self._training.draws(self._index, device, micro.number, samples)
-            for device, samples in zip(micro.devices, micro.samples, strict=True)
+            self._training.draws(self._index, device, micro.number, own.samples)
+            for device, own in zip(micro.devices, micro.own, strict=True)
         ]
 
     def _activation_up(self, step: Step, micro: MicroBatch) -> None:
         for place, device in enumerate(micro.devices):
-            batch = micro.batches[place]
-            received = self._exchange.send(
-                self._load(micro, micro.pending.activation, place),
-                (self._index, device, micro.number, micro.micro, Direction.UP),
-                self._server.part.adapted.device,
+            own = micro.own[place]
+            came = None if own.batch is None else self._send_up(step, micro, place, own.batch)
+            if came is None:
+                self._round_costs.send(device, step, {})
+            served = came if self._cache is None else self._cache.serve(device, own.samples, came)
+            assert served is not None, "without a cache every device sends"
+            micro.served.append(served)
+        if micro.forwarded is not None:
+            micro.forwarded.release()  # it is on its way: backward does not need it
+
+    def _send_up(self, step: Step, micro: MicroBatch, place: int, batch: Batch) -> Served:
+        """One device's activations and labels, as the server has them then."""
+        device, load = micro.devices[place], micro.load(micro.pending.activation, place)
+        received = self._exchange.send(
+            load,
+            (self._index, device, micro.number, micro.micro, Direction.UP),
+            self._server.part.adapted.device,
+        )
+        targets, labels = send_labels(batch, received.lengths, self._training.classes)
+        sent = Sent(len(labels), len(labels))
+        self._round_costs.send(device, step, {"activation": received.sent, "labels": sent})
+        served = Served(received.tensor, received.lengths, targets)
+        if self._cache is not None:
+            samples, token, width = load.tensor.shape
+            self._cache.add(
+                Coded(
+                    device,
+                    (micro.number, micro.micro),
+                    load.samples,
+                    (samples, token, width),
+                    received.packet,
+                    labels,
+                    received.before,
+                ),
+                served,
             )
-            known, sent = send_labels(batch, received.lengths, self._training.classes)
-            micro.targets.append(known)
-            micro.received.append(received)
-            self._round_costs.send(device, step, {"activation": received.sent, "labels": sent})
-        micro.labels = stack([own.labels for own in micro.targets], fill=IGNORED_LABEL)
-        micro.pending.release()  # it is on its way: backward does not need it
+        return served
 
     def _server_compute(self, step: Step, micro: MicroBatch) -> None:
         if self._batching.batch is ServerBatch.ARRIVALS:
             self._serve_together(micro)
         else:
-            activation = stack([part.tensor for part in micro.received])
-            self._upper(micro, activation, micro.received_lengths, micro.received_documents)
+            whole = joined(micro.served)
+            labels = torch.from_numpy(whole.targets.labels)
+            lengths = whole.lengths if self._texts else None
+            self._upper(micro, whole.tensor, lengths, labels, whole.targets.documents)
         self._compute(step, micro, lambda flops, _: flops.server)
 
     def _serve_together(self, micro: MicroBatch) -> None:
@@ -132,21 +181,15 @@ class Actions:
         loads = [
             ServerLoad(
                 row=micro.server_rows[place],
-                activation=received.tensor,
-                lengths=None if micro.group.lengths is None else received.lengths,
-                labels=torch.from_numpy(own.labels),
+                activation=served.tensor,
+                lengths=served.lengths if self._texts else None,
+                labels=torch.from_numpy(served.targets.labels),
                 weight=weight,
-                documents=own.documents,
+                documents=served.targets.documents,
                 draws=draws,
             )
-            for place, (received, own, weight, draws) in enumerate(
-                zip(
-                    micro.received,
-                    micro.targets,
-                    micro.weights,
-                    self._draws(micro),
-                    strict=True,
-                )
+            for place, (served, weight, draws) in enumerate(
+                zip(micro.served, micro.weights, self._draws(micro), strict=True)
             )
         ]
         replies = serve(
@@ -163,9 +206,10 @@ class Actions:
 
     def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
         """The server part's work on the device itself: nothing is sent."""
-        micro.labels = stack([batch.labels for batch in micro.batches], fill=IGNORED_LABEL)
-        group = micro.group
-        self._upper(micro, micro.pending.activation, group.lengths, group.documents)
+        group, batches = micro.group, [own.batch for own in micro.own if own.batch is not None]
+        assert group is not None
+        labels = stack([batch.labels for batch in batches], fill=IGNORED_LABEL)
+        self._upper(micro, micro.pending.activation, group.lengths, labels, group.documents)
         self._compute(step, micro, lambda flops, _: flops.server)
 
     def _upper(
@@ -173,17 +217,17 @@ class Actions:
         micro: MicroBatch,
         activation: Tensor,
         lengths: tuple[int, ...] | None,
+        labels: Tensor,
         documents: Sequence[Sequence[int]] | None,
     ) -> None:
         """Forward and backward through the blocks above the cut."""
-        assert micro.labels is not None
         result = server_pass(
             self._server.part,
             micro.server_rows,
-            micro.group.sizes,
+            [len(own.samples) for own in micro.own],
             activation,
             lengths,
-            micro.labels,
+            labels,
             micro.weights,
             documents,
             all_draws(self._draws(micro)),
@@ -197,7 +241,7 @@ class Actions:
         received = []
         for place, device in enumerate(micro.devices):
             key = (self._index, device, micro.number, micro.micro, Direction.DOWN)
-            load = self._load(micro, micro.gradient, place)
+            load = micro.load(micro.gradient, place)
             part = self._exchange.send(load, key, self._server.device_part.adapted.device)
             self._round_costs.send(device, step, {"gradient": part.sent})
             received.append(part.tensor)
@@ -215,10 +259,6 @@ class Actions:
             ),
         )
 
-    def _load(self, micro: MicroBatch, tensor: Tensor, place: int) -> Load:
-        own = micro.rows_of(tensor, place)
-        return Load(own, micro.batches[place].lengths, micro.samples[place])
-
     def _compute(
         self, step: Step, micro: MicroBatch, part: Callable[[StepFlops, MiniBatch], float]
     ) -> None:
@@ -228,98 +268,15 @@ class Actions:
         if not self._scheme.trains_device and step.place is Place.SERVER:
             model = model.frozen_below(cut)
         for place, device in enumerate(micro.devices):
-            shape = micro.shape(place)
+            if step.place is Place.SERVER:
+                shape = micro.server_shape(place)
+            elif micro.own[place].batch is not None:
+                shape = micro.device_shape(place)
+            else:
+                self._round_costs.compute(device, step, 0.0)
+                continue
             flops = simulation.accounting.flops(model, cut, shape, trained)
             self._round_costs.compute(device, step, part(flops, shape), shape)
-
-
-# What a round will take before any has been played: what an allocation decides the first one on.
-#
-# FLOPs by the run's accounting; bytes as they are sent, in packets as long as the codec expects.
-# Padding is computed and not sent; labels and frames are left out.
-
-
-@dataclass(frozen=True)
-class _ExpectedBatch:
-    """A mini-batch as its device computes it, and the part of its tokens that is not padding."""
-
-    batch: MiniBatch
-    filled: float
-
-
-def expected_round(setup: Setup) -> ObservedRound:
-    """The first round's amounts, each device's mini-batches like its first one."""
-    count = len(setup.devices)
-    # any shares do: what is observed are amounts, and seconds of computing
-    links = setup.simulation.channel.rates(1, 0.0, (1.0 / count,) * count)
-    work = expected_work(setup, links, first_round=True)
-    return observed_work(setup.training.scheme_of(1), work)
-
-
-def expected_work(
-    setup: Setup, links: Sequence[LinkRates], *, first_round: bool
-) -> list[DeviceWork]:
-    """Each device's round over its link, its mini-batches like its first one. `first_round`: the
-    one that devices get their part in."""
-    return [
-        _work(setup, device, shape, rates, first_round)
-        for device, shape, rates in zip(
-            setup.devices, _shapes(setup), setup.rates(links), strict=True
-        )
-    ]
-
-
-def _work(
-    setup: Setup, device: DeviceSide, shape: _ExpectedBatch, rates: DeviceRates, first_round: bool
-) -> DeviceWork:
-    training, simulation = setup.training, setup.simulation
-    values = (shape.batch.samples, shape.batch.tokens, simulation.model.width)
-    sent = shape.filled / (ACTIVATION_BYTES * math.prod(values))
-    return round_work(
-        # a scheme that does not compress has codecs that do not either
-        replace(training.scheme, compressed=True),
-        simulation.model,
-        device.part.cut,
-        shape.batch,
-        device.local_steps,
-        replace(simulation.accounting, traffic=physical_traffic),
-        rates,
-        compression_up=sent * training.codecs.up.expected_bytes(values),
-        compression_down=sent * training.codecs.down.expected_bytes(values),
-        adapter_ratio=training.adapter_ratio,
-        first_round=first_round,
-        micro_batches=training.micro_batches,
-        in_flight=training.in_flight,
-        activation_memory=training.activation_memory,
-        merging=training.merging,
-    )
-
-
-def _shapes(setup: Setup) -> Iterator[_ExpectedBatch]:
-    """Each device's first mini-batch; images are all of one size, so one of them tells it."""
-    tokens = _image_tokens(setup.devices[0], setup.training.seed)
-    for device in setup.devices:
-        first = device.plan.indices(0)
-        if tokens is not None:
-            yield _ExpectedBatch(MiniBatch(len(first), tokens), 1.0)
-            continue
-        lengths = device.batch(first).lengths
-        assert lengths is not None
-        longest = max(lengths)
-        yield _ExpectedBatch(
-            MiniBatch(len(first), longest), sum(lengths) / (len(lengths) * longest)
-        )
-
-
-def _image_tokens(device: DeviceSide, seed: int) -> int | None:
-    """Tokens that blocks see of an image; None for texts."""
-    one = device.batch(device.plan.indices(0)[:1])
-    if one.lengths is not None:
-        return None
-    group = group_inputs([one])
-    row = device.part.adapted.initial_row(seed)[None]
-    with torch.no_grad():
-        return int(device.part.forward(row, group.sizes, group.inputs).shape[1])
 
 
 StepDone = Callable[[int, int], None]
@@ -329,20 +286,25 @@ Devices = tuple[int, ...]
 @dataclass(frozen=True)
 class RoundOutcome:
     """A closed round: the next state, its mean training loss [nat], the devices' shares of the
-    bandwidth, its costs, its seconds."""
+    bandwidth, its costs, its seconds; and what became of the samples that the server held, if it
+    holds any."""
 
     state: RunState
     train_loss: float
     shares: tuple[float, ...]
     round_costs: RoundCosts
     timeline: RoundTimeline
+    cache: CacheFigures | None = None
 
 
 @final
 class Round:
-    """Plays round `index` (1, 2, ...) from `state`; the state itself is left as it was."""
+    """Plays round `index` (1, 2, ...) from `state`; the state itself is left as it was.
 
-    def __init__(self, setup: Setup, state: RunState) -> None:
+    `cache`: what the server holds of samples, for a scheme that caches them.
+    """
+
+    def __init__(self, setup: Setup, state: RunState, cache: ActivationCache | None = None) -> None:
         training = setup.training
         self._setup = setup
         self._index = state.round + 1
@@ -360,7 +322,11 @@ class Round:
         self._links = {self._device_side: below_link, self._server_side: above_link}
         self._exchange = Exchange(training.codecs, training.seed, state.streams)
         self._round_costs = RoundCosts(self._scheme, self._steps, training.micro_batches)
-        self._actions = Actions(setup, self._index, self._exchange, self._round_costs)
+        assert self._scheme.cached == (cache is not None), "what caches has a cache"
+        self._cache = cache
+        if cache is not None:
+            cache.begin_round(self._index)
+        self._actions = Actions(setup, self._index, self._exchange, self._round_costs, cache)
 
     def _side(
         self,
@@ -419,8 +385,7 @@ class Round:
     def _local_step(self, number: int, devices: Devices) -> None:
         """One mini-batch of each device, micro-batch by micro-batch; then both sides step."""
         count = self._setup.training.micro_batches
-        sides = (self._setup.devices[n] for n in devices)
-        parts = [micro_batches(side, self._index, number, count) for side in sides]
+        parts = [self._own_part(self._setup.devices[n], number, count) for n in devices]
         for micro in range(count):
             own = {place: part for place in range(len(devices)) if (part := parts[place][micro])}
             for place in set(range(len(devices))) - set(own):
@@ -432,20 +397,34 @@ class Round:
         for side in self._trained_sides:
             side.step(rates)
 
+    def _own_part(self, device: DeviceSide, number: int, count: int) -> list[OwnMicroBatch | None]:
+        """One device's mini-batch of a local step."""
+        if self._cache is None:
+            return micro_batches(device, self._index, number, count)
+        pieces = pieces_of(device.indices(self._index, number), count)
+        if any(self._cache.missing(device.number, piece) for piece in pieces):
+            return micro_batches(device, self._index, number, count, self._cache.missing)
+        served = [self._cache.rows(device.number, piece) for piece in pieces]
+        held = held_micro_batches(pieces, [own.targets.labels for own in served])
+        return held + [None] * (count - len(held))
+
     def _micro_batch(
         self, number: int, micro: int, devices: Devices, own: dict[int, OwnMicroBatch]
     ) -> None:
         """The scheme's local steps for the devices at the places in `own`."""
         busy = tuple(devices[place] for place in own)
+        batches = {
+            devices[place]: part.batch for place, part in own.items() if part.batch is not None
+        }
         part = MicroBatch(
             number=number,
             micro=micro,
             devices=busy,
-            batches=[part.batch for part in own.values()],
-            samples=[part.samples for part in own.values()],
-            weights=[part.weight for part in own.values()],
-            group=group_inputs([part.batch for part in own.values()]),
-            device_rows=self._device_side.gather(busy).requires_grad_(self._scheme.trains_device),
+            own=list(own.values()),
+            group=group_inputs(list(batches.values())) if batches else None,
+            device_rows=self._device_side.gather(tuple(batches)).requires_grad_(
+                self._scheme.trains_device
+            ),
             server_rows=self._server_side.gather(busy).requires_grad_(),
         )
         for step in self._scheme.local:
@@ -549,12 +528,13 @@ class Round:
             virtual_time_s=self._state.virtual_time_s + timeline.delay_s,
             device=self._device_state(),
             server=self._merged(self._server_side, merges=self._setup.training.merging.server),
-            observed=observed_work(self._scheme, work),
+            observed=self._observed(work),
             streams=self._exchange.streams,
         )
         losses = torch.cat(self._actions.losses).cpu().tolist()
         loss = sum(losses) / sum(self._steps)
-        return RoundOutcome(state, loss, self._band, self._round_costs, timeline)
+        held = None if self._cache is None else self._cache.close_round()
+        return RoundOutcome(state, loss, self._band, self._round_costs, timeline, held)
 
     def _shares(self) -> tuple[float, ...]:
         """Each device's part of the bandwidth, from what is known as the round begins."""
@@ -572,6 +552,17 @@ class Round:
             self._round_costs.work(n, rates, in_flight)
             for n, rates in enumerate(self._setup.rates(links))
         ]
+
+    def _observed(self, work: list[DeviceWork]) -> ObservedRound:
+        """The round's amounts; of a device that was not asked for anything those known before: it
+        may be asked again."""
+        now = observed_work(self._scheme, work)
+        if not self._scheme.cached:
+            return now
+        rows, before = np.array(astuple(now)), np.array(astuple(self._state.observed))
+        idle = now.uplink_bits == 0
+        rows[:, idle] = before[:, idle]
+        return ObservedRound(*rows)
 
     def _device_state(self) -> AdapterState:
         """The devices' adapters after the round; of a frozen part they are as they were."""

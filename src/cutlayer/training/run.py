@@ -1,13 +1,15 @@
 """A run: rounds until the last, each recorded and checkpointed, and evaluated where it is due."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from cutlayer.errors import PacketError, RunError
 from cutlayer.rounds.schemes import Phase
 from cutlayer.spec import Task
+from cutlayer.training.activation_cache import ActivationCache, opened_cache
 from cutlayer.training.evaluation import Evaluation, evaluate, figures_of, share_of
-from cutlayer.training.records import FirstRound, TraceLine, TrainedRound
+from cutlayer.training.records import CacheRecord, FirstRound, TraceLine, TrainedRound
 from cutlayer.training.round import Round, RoundOutcome, initial_state
 from cutlayer.training.run_directory import RunDirectory, diverged
 from cutlayer.training.run_log import RunLog
@@ -23,9 +25,10 @@ def run_rounds(setup: Setup, log: RunLog, rounds: int) -> None:
     where the round before ended.
     """
     state = begin(setup, log, rounds)
-    while state.round < rounds and log.stopped is None:
-        log.observer.round_begins(state.round + 1, rounds)
-        state = _one_round(setup, state, log)
+    with opened_cache(setup.training, setup.server, log.directory.path) as cache:
+        while state.round < rounds and log.stopped is None:
+            log.observer.round_begins(state.round + 1, rounds)
+            state = _one_round(setup, state, log, cache)
 
 
 def begin(setup: Setup, log: RunLog, rounds: int) -> RunState:
@@ -49,12 +52,14 @@ def begin(setup: Setup, log: RunLog, rounds: int) -> RunState:
     return state
 
 
-def _one_round(setup: Setup, state: RunState, log: RunLog) -> RunState:
+def _one_round(
+    setup: Setup, state: RunState, log: RunLog, cache: ActivationCache | None
+) -> RunState:
     training, clock = setup.training, setup.simulation.clock
     start_s = clock()
     number = state.round + 1
     try:
-        played = Round(setup, state)
+        played = Round(setup, state, cache)
         outcome = played.play(lambda done, total: log.observer.step_done(number, done, total))
     except PacketError as error:  # no codec takes values that are not finite
         raise diverged(log.directory.path, number, str(error)) from error
@@ -94,6 +99,9 @@ def round_record(outcome: RoundOutcome, evaluated: dict[str, Any], wall_s: float
     timeline = outcome.timeline
     count = len(timeline.devices)
     bytes_sent: dict[str, Any] = dict(outcome.round_costs.byte_counts())
+    cached: dict[str, Any] = {}
+    if outcome.cache is not None:
+        cached["cache"] = CacheRecord(**asdict(outcome.cache))
     by_device = tuple(_named(timeline.phase_seconds(device)) for device in range(count))
     return TrainedRound(
         round=outcome.state.round,
@@ -109,6 +117,7 @@ def round_record(outcome: RoundOutcome, evaluated: dict[str, Any], wall_s: float
         **bytes_sent,
         bytes_by_payload=outcome.round_costs.bytes_by_payload(),
         wall_s=wall_s,
+        **cached,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from cutlayer.codec.raw import Targets
 from cutlayer.model.lora import Draws
 from cutlayer.model.placement import to_device
 from cutlayer.model.split import ServerPart
@@ -52,6 +53,50 @@ def all_draws(parts: Sequence[Draws | None]) -> Draws | None:
     """Those of all samples in a pass; None where they have none."""
     known = [draws for draws in parts if draws is not None]
     return Draws(tuple(key for draws in known for key in draws.keys)) if known else None
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """Samples as a server computes with them: their activations, zero past the first `lengths[i]`
+    tokens of each, and what their loss is over."""
+
+    tensor: Float[Tensor, "sample token width"]
+    lengths: tuple[int, ...]
+    targets: Targets
+
+    @property
+    def held_bytes(self) -> int:
+        """In memory [bytes]."""
+        return self.tensor.nbytes + self.targets.labels.nbytes
+
+
+def joined(parts: Sequence[Served]) -> Served:
+    """Samples of several packets as one mini-batch, padded to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    lengths = tuple(length for part in parts for length in part.lengths)
+    known = [(part.lengths, part.targets.documents) for part in parts]
+    documents = all_documents(known)
+    labels = stack([part.targets.labels for part in parts], fill=IGNORED_LABEL).numpy()
+    targets = Targets(labels, None if documents is None else tuple(map(tuple, documents)))
+    return Served(stack([part.tensor for part in parts]), lengths, targets)
+
+
+def in_order(rows: Served, order: Sequence[int]) -> Served:
+    """The samples at these places of a mini-batch."""
+    return joined([row_of(rows, place) for place in order])
+
+
+def row_of(rows: Served, place: int) -> Served:
+    """One sample, without the padding that others needed."""
+    length, targets = rows.lengths[place], rows.targets
+    labels = targets.labels[place : place + 1]
+    documents = None if targets.documents is None else targets.documents[place : place + 1]
+    return Served(
+        rows.tensor[place : place + 1, :length],
+        (length,),
+        Targets(labels if labels.ndim == 1 else labels[:, :length], documents),
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -191,7 +191,7 @@ class AdapterBank:
 
 def _rows(bank: Tensor, places: Sequence[int]) -> Tensor:
     """Copies of some rows. Indexing by a list would make an accelerator's host wait."""
-    return bank[to_device(torch.tensor(places), bank.device)]
+    return bank[to_device(torch.tensor(places, dtype=torch.int64), bank.device)]
 
 
 def _put(bank: Tensor, places: Sequence[int], rows: Tensor) -> None:
@@ -317,13 +317,24 @@ class EvaluationRule:
         return number in (0, 1, self.rounds) or number % self.every == 0
 
 
+@dataclass(frozen=True)
+class CacheLimits:
+    """Of what a server keeps of activations. `disk_bytes`: what is held as a round ends;
+    `memory_bytes`: of those that were decoded last, so that a packet is not decoded for each of its
+    samples."""
+
+    disk_bytes: int
+    memory_bytes: int
+
+
 @dataclass(frozen=True, eq=False)
 class ServerSide:
     """The server: both parts of the model, since it hands out the devices' and evaluates, how it
     merges adapters, and the test split.
 
     `watched`: what rounds are evaluated on, where that is not the test split, which is then
-    evaluated at the end alone: a part of it, or a validation split.
+    evaluated at the end alone: a part of it, or a validation split. `cache`: the limits of the
+    activations that it keeps, for a scheme that caches them.
     """
 
     device_part: DevicePart
@@ -333,6 +344,7 @@ class ServerSide:
     batches: BatchMaker
     watched: Samples | None = None
     evaluation: EvaluationRule = EvaluationRule()
+    cache: CacheLimits | None = None
 
     @property
     def evaluated(self) -> Samples:

@@ -116,7 +116,7 @@ class DeviceWorker:
         training, device = self._training, self._device
         parts = self._parts(position)
         own = parts[position.micro]
-        group = group_inputs([own.batch])
+        group = group_inputs([own.sent])
         rows = self._side.gather((0,)).requires_grad_()
         pending = device_forward(
             device.part,
@@ -126,7 +126,7 @@ class DeviceWorker:
             training.activation_memory,
             training.draws(position.round, device.number, position.step, own.samples),
         )
-        load = Load(pending.activation, own.batch.lengths, own.samples)
+        load = Load(pending.activation, own.sent.lengths, own.samples)
         key = (position.round, device.number, position.step, position.micro, Direction.UP)
         codec = for_device(training.codecs.up, self._place)
         outgoing = encode(codec, load, training.seed, key, self._end(Direction.UP))
@@ -136,7 +136,7 @@ class DeviceWorker:
             position=position,
             micro=Micro(own.weight, position.micro == len(parts) - 1),
             packet=outgoing.packet,
-            labels=pack_labels(own.batch, training.classes),
+            labels=pack_labels(own.sent, training.classes),
             samples=own.samples,
         )
 
