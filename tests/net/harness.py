@@ -77,7 +77,15 @@ class Run:
             local_steps=self.setup.devices[device].local_steps,
             micro_batches=training.micro_batches,
             settings={},
+            frozen_from=self.frozen_from,
         )
+
+    @property
+    def frozen_from(self) -> int | None:
+        """The first round in which the devices' part is not trained."""
+        training = self.setup.training
+        frozen = (n for n in range(1, self.rounds + 1) if not training.scheme_of(n).trains_device)
+        return next(frozen, None)
 
     def plan(self) -> RunPlan:
         count = len(self.setup.devices)
@@ -107,7 +115,7 @@ class Run:
         )
         watch = ServerWatch(time.monotonic)
         allocation, curves = setup.simulation.allocation, setup.simulation.channel.curves
-        return Controller(watch, shape, allocation, curves, state)
+        return Controller(watch, shape, allocation, curves, state, setup.training.scheme_of)
 
     def save(self, state: RunState, measured: MeasuredRound | None) -> bool:
         """As a server checkpoints; and keep what its journal says of the round."""

@@ -63,7 +63,7 @@ class Outcome:
         return self.equal and self.steps.lost == self.steps.doubled == 0 and (costs or self.calm)
 
 
-def make_setup(model: Path, images: Path) -> Setup:
+def make_setup(model: Path, images: Path, device_part: object = "trained") -> Setup:
     """Three devices, and codecs that remember: two ends that drift apart are found out."""
     training = {"rounds": ROUNDS, "local_steps": 2, "batch_size": 4, "micro_batches": 2}
     config = tiny.config(
@@ -73,6 +73,7 @@ def make_setup(model: Path, images: Path) -> Setup:
         adapter_codec={"name": "best", "target_bits": 0.5},
         training=training,
         devices={"count": DEVICES},
+        device_part=device_part,
     )
     return prepare(config).setup
 

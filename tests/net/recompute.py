@@ -109,6 +109,7 @@ def replayed(run: Run) -> Adapters:
     device_row, server_row = state.device.row, state.server.row
     ends = [_begun(server_row) for _ in setup.devices]
     rows = RowCodec(setup.training.adapter_codec, setup.server.device_part.adapted.layout)
+    held: Tensor | None = None
     for number, present in enumerate(presence(run), start=1):
         for passed in passes(run.archive.entries(number)):
             match passed:
@@ -119,10 +120,18 @@ def replayed(run: Run) -> Adapters:
                 case [Entry(_, Activation()), *_]:
                     _pass(setup, passed, ends)
         uploads = [ends[device].adapter for device in present.made]
-        uploaded = [rows.decode(own.packet, device_row) for own in uploads if own]
+        trains = setup.training.scheme_of(number).trains_device
         weights = [float(own.weight.samples) for own in uploads if own]
         stepped = [ends[device].row for device in present.made]
-        device_row = setup.server.aggregation.merge(torch.stack(uploaded), weights)
+        opened = rows.opening(device_row, held).received
+        if trains:
+            uploaded = [rows.decode(own.packet, device_row) for own in uploads if own]
+            device_row, held = (
+                setup.server.aggregation.merge(torch.stack(uploaded), weights),
+                opened,
+            )
+        else:  # what devices have
+            device_row, held = opened, None
         server_row = setup.server.aggregation.merge(torch.stack(stepped), weights)
         for device, end in enumerate(ends):
             kept = (end.optimizer, end.stream) if device in present.made else ()

@@ -74,6 +74,46 @@ def test_a_fault_within_a_batch_costs_nothing(
     assert outcome.right, outcome
 
 
+@pytest.fixture(scope="module", params=["frozen", "warm"])
+def frozen(request: pytest.FixtureRequest, vision: tuple[Path, Path]) -> tuple[Setup, Calm]:
+    """Where devices wait for no answer: from the first round on, or from the second."""
+    return make_setup(*vision, request.param), Calm()
+
+
+@pytest.mark.parametrize("after", [9, 23])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault.DEVICE_BEFORE,
+        Fault.DEVICE_AFTER,
+        Fault.DEVICE_AT_FRAME,
+        Fault.SERVER_BEFORE,
+        Fault.SERVER_AFTER,
+        Fault.SERVER_TORN,
+        Fault.CUT,
+        Fault.CUT_WITHIN,
+        Fault.TWICE,
+    ],
+)
+def test_a_fault_costs_nothing_where_several_are_on_their_way(
+    fault: Fault, after: int, frozen: tuple[Setup, Calm], tmp_path: Path
+) -> None:
+    outcome = played(
+        frozen[0], tmp_path, alone(Kind.KEEPS, (Planned(fault, after, 0.4),)), frozen[1]
+    )
+    assert outcome.struck.total() == 1
+    assert outcome.right, outcome
+    assert outcome.steps.trained == DEVICES * ROUNDS * 2 * 2
+
+
+def test_a_device_that_lost_its_disk_gets_the_adapter_that_is_frozen(
+    frozen: tuple[Setup, Calm], tmp_path: Path
+) -> None:
+    planned = (Planned(Fault.DEVICE_BEFORE, 40, 0.0), Planned(Fault.DEVICE_FORGETS, 1, 0.0))
+    outcome = played(frozen[0], tmp_path, alone(Kind.FORGETS, planned), frozen[1])
+    assert outcome.right, outcome
+
+
 @pytest.mark.parametrize("after", [5, 30])
 def test_a_round_closes_without_a_device_that_never_returns(
     after: int, setup: Setup, calm: Calm, tmp_path: Path

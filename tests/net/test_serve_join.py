@@ -108,7 +108,7 @@ def payloads(directory: Path) -> list[dict[str, int]]:
     """The bytes of each round by payload, but for what one hears for all in the simulation."""
     lines = [json.loads(line) for line in (directory / "rounds.jsonl").read_text().splitlines()]
     kept = ("activation", "labels", "gradient", "adapter_up")
-    return [{name: line["bytes_by_payload"][name] for name in kept} for line in lines[1:]]
+    return [{name: line["bytes_by_payload"].get(name, 0) for name in kept} for line in lines[1:]]
 
 
 def final_accuracy(directory: Path) -> float:
@@ -495,19 +495,25 @@ def _serving(net: NetJob, keys: RunKeys, port: int = 0) -> tuple[Service, "async
 
 
 @pytest.mark.parametrize(
-    ("folders", "codec", "base"),
+    ("folders", "codec", "base", "device_part"),
     [
-        ("vision", "best", "float32"),
-        ("bert", "paper", "int8"),
-        ("bert", "best", "bfloat16"),
-        ("llama", "best", "nf4"),
+        ("vision", "best", "float32", "trained"),
+        ("bert", "paper", "int8", "trained"),
+        ("bert", "best", "bfloat16", "warm"),
+        ("llama", "best", "nf4", "trained"),
+        ("vision", "best", "nf4", "frozen"),
     ],
 )
 def test_runs_of_every_kind_are_the_trainers(
-    folders: str, codec: str, base: str, request: pytest.FixtureRequest, tmp_path: Path
+    folders: str,
+    codec: str,
+    base: str,
+    device_part: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
 ) -> None:
     """Images, texts and blocks of a language, with a codec that remembers, over each base, whose
-    packed part is sent: the adapter and the payloads of the trainer."""
+    packed part is sent, and whether devices train: the adapter and the payloads of the trainer."""
     model, data = request.getfixturevalue(folders)
     if folders == "llama":  # documents that are blocks: devices have whole ones
         data = tiny.corpus(tmp_path / "corpus", documents=40, words=11)
@@ -515,6 +521,7 @@ def test_runs_of_every_kind_are_the_trainers(
         model,
         data,
         codec=codec,
+        device_part=device_part,
         devices={"count": DEVICES, "base": base},
         training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 2},
         server={"group": 1, "base": base},

@@ -9,7 +9,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, final
 
@@ -39,7 +39,7 @@ from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.link import Compute, ConnectionLimits, Link, LinkClosed, PacedLink, in_thread
 from cutlayer.net.wire.messages import Opening, Terms
 from cutlayer.net.wire.part_files import PartCache
-from cutlayer.rounds.schemes import SFT
+from cutlayer.rounds.schemes import SFT, SFT_FROZEN
 from cutlayer.spec import Base, MiniBatch
 from cutlayer.training.state import DeviceSide
 
@@ -243,13 +243,16 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         ) from error
     training = make_training(
         config,
-        SFT,  # what a network plays is this, with or without a codec
+        # what a network plays is these, with or without a codec
+        SFT_FROZEN if terms.frozen(1) else SFT,
         terms.task,
         terms.classes,
         micro_batches=terms.micro_batches,
         rounds=terms.rounds,
         packets=terms.rounds * terms.local_steps,
     )
+    if terms.frozen_from is not None and terms.frozen_from > 1:
+        training = replace(training, warm_rounds=terms.frozen_from - 1)
     check_base(Base(config.devices.base))
     model = parts.model(terms)
     samples, batches = own_samples(joining.own, terms, config.data, model)

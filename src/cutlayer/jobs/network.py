@@ -150,11 +150,12 @@ class Recorder:
         counted = self._traffic.of(round_number)
         up, down = (sum(counted.get(name, 0) for name in names) for names in (_UP, _DOWN))
         plain = self._worker.plain_bytes
+        trains = self._training.scheme_of(round_number).trains_device
         return {
             "uplink_bytes": up,
             "downlink_bytes": down,
             "uncompressed_uplink_bytes": up - counted.get("activation", 0) + plain,
-            "uncompressed_downlink_bytes": down - counted.get("gradient", 0) + plain,
+            "uncompressed_downlink_bytes": down - counted.get("gradient", 0) + plain * trains,
             "bytes_by_payload": counted,
         }
 
@@ -246,12 +247,12 @@ def check_scheme(scheme: Scheme) -> None:
         and scheme.trained is Trained.ADAPTERS
         and not scheme.shared_server
         and not scheme.pipelined
-        and scheme.trains_device
+        and not scheme.cached
     )
     if not fits:
         raise ConfigError(
-            f"scheme {scheme.name} cannot run over a network; set scheme.name to sft or"
-            " sft-uncompressed"
+            f"scheme {scheme.name} cannot run over a network; set scheme.name to sft,"
+            " sft-uncompressed or sft-frozen"
         )
 
 
@@ -300,8 +301,6 @@ def check_net(job: Job) -> None:
     """Raises ConfigError for a job that cannot run over a network."""
     config = job.config
     check_scheme(job.setup.training.scheme)
-    if job.setup.training.warm_rounds is not None:
-        raise ConfigError("device_part warm cannot run over a network: set it to trained")
     if isinstance(config.codec, PluginSection):
         check_registered("codec", config.codec, CODECS)
     if config.training.local_epochs is not None:
@@ -453,6 +452,8 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
     settings = config.model_dump(mode="json", include=_DEVICE_SETTINGS)
     # they begin with what the server broadcasts, wherever that lies here
     settings["adapter"].pop("start_from")
+    if not training.scheme.trains_device:  # they have none
+        settings["adapter"] |= {"layers": job.adapter.layers, "patch_embedding": False}
     settings["codec"] = codec.model_dump(mode="json")
     settings["data"]["chat_template"] = job.prepared.chat_template
     if training.tells_labels:
@@ -477,9 +478,17 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
             local_steps=device.local_steps,
             micro_batches=training.micro_batches,
             settings=settings,
+            frozen_from=_frozen_from(training),
         )
         for device in job.setup.devices
     )
+
+
+def _frozen_from(training: Training) -> int | None:
+    """The first round in which the devices' part is not trained."""
+    if not training.scheme.trains_device:
+        return 1
+    return None if training.warm_rounds is None else training.warm_rounds + 1
 
 
 def _curves(config: Config) -> RateCurves | None:
@@ -500,7 +509,8 @@ def _controller(job: Job, state: RunState, adapter_bytes: int) -> Controller:
         adapter_bytes=adapter_bytes,
     )
     curves = simulation.channel.curves if fixed is None else lambda number, time_s: fixed
-    return Controller(ServerWatch(time.monotonic), shape, simulation.allocation, curves, state)
+    watch = ServerWatch(time.monotonic)
+    return Controller(watch, shape, simulation.allocation, curves, state, training.scheme_of)
 
 
 def _plan(

@@ -229,3 +229,61 @@ def test_bytes_that_are_no_frame_and_packets_that_are_none_end_the_connection() 
     (out,) = desk.session.handle(Received(b"noise"))
     assert isinstance(out, HangUp)
     assert desk.session.handle(Invalid("no packet")) == [HangUp("no packet")]
+
+
+def _frozen_desk() -> tuple[Desk, list[Instruction]]:
+    """A device of a run whose part is frozen, up to its first forward."""
+    desk = Desk()
+    terms = replace(TERMS, frozen_from=1)
+    desk.link()
+    assert desk.say(Welcome(terms)) == [Prepare(terms)]
+    assert desk.heard(desk.session.handle(PartReady(BOUNDS))) == [Hello(0)]
+    assert desk.say(OPEN) == [Begin(OPEN)]
+    stored, *probe = desk.session.handle(Begun(OPEN))
+    assert stored == SaveState(Position(1), terms)
+    assert desk.heard(probe) == [Probe()]
+    return desk, desk.echo()
+
+
+def _ahead(desk: Desk, out: list[Instruction]) -> list[Activation]:
+    """Compute and send as long as the session wants it; what has been sent."""
+    sent = []
+    while out:
+        (forward,) = out
+        assert isinstance(forward, Forward)
+        place = forward.position
+        send, *out = desk.session.handle(Forwarded(_activation(place.step, place.micro)))
+        sent += desk.heard([send])
+    return sent
+
+
+def test_where_nothing_comes_back_a_device_goes_on_before_it_is_answered() -> None:
+    desk, out = _frozen_desk()
+    first, second, third = _ahead(desk, out)
+    assert [one.position for one in (first, second, third)] == [
+        Position(1, 0, 0),
+        Position(1, 0, 1),
+        Position(1, 1, 0),
+    ]
+    assert desk.say(Gradient(first.position, b"")) == [
+        Backward(Gradient(first.position, b""), False)
+    ]
+    saved, *out = desk.session.handle(Stepped())
+    assert isinstance(saved, SaveState) and saved.position == second.position
+    (fourth,) = _ahead(desk, out)
+    assert fourth.position == Position(1, 1, 1)
+    # a new connection: all that has no answer is said again, in order, and nothing else
+    desk.link()
+    assert desk.heard(desk.say(Welcome(replace(TERMS, frozen_from=1)))) == [Probe()]
+    assert desk.heard(desk.echo()) == [second, third, fourth]
+    for message in (second, third, fourth):
+        assert len(desk.say(Gradient(message.position, b""))) == 1
+        saved, *out = desk.session.handle(Stepped())
+    assert out == [Upload(1)]
+
+
+def test_an_answer_out_of_turn_ends_the_connection() -> None:
+    desk, out = _frozen_desk()
+    _, second, _ = _ahead(desk, out)
+    (ended,) = desk.say(Gradient(second.position, b""))
+    assert isinstance(ended, HangUp)

@@ -298,8 +298,8 @@ def test_a_round_short_of_its_quorum_is_told_and_in_the_end_given_up(
 
 
 @pytest.mark.parametrize("name", list(SCHEMES))
-def test_only_schemes_whose_devices_wait_for_each_answer_are_played(name: str) -> None:
-    if name in ("sft", "sft-uncompressed"):
+def test_only_schemes_in_which_devices_train_adapters_at_once_are_played(name: str) -> None:
+    if name in ("sft", "sft-uncompressed", "sft-frozen"):
         check_scheme(SCHEMES[name])
     else:
         with pytest.raises(ConfigError, match=f"scheme {name} cannot run over a network"):

@@ -1,5 +1,7 @@
 """The server's decisions, without tensors: what it refuses, repeats, waits for."""
 
+from dataclasses import replace
+
 import pytest
 
 from cutlayer.errors import ConfigError
@@ -90,8 +92,13 @@ class Table:
         quorum: int = 1,
         deadline_s: float | None = 10.0,
         give_up_s: float | None = None,
+        frozen_from: int | None = None,
+        rounds: int = 2,
     ) -> None:
-        terms = tuple(terms_of(device) for device in range(devices))
+        terms = tuple(
+            replace(terms_of(device), frozen_from=frozen_from, rounds=rounds)
+            for device in range(devices)
+        )
         shares = (1.0 / devices,) * devices
         end = RoundEnd(devices, quorum, deadline_s, give_up_s)
         name_of = {0: "pi-0"}.get
@@ -202,6 +209,36 @@ def test_a_step_sent_again_is_answered_again_and_not_trained() -> None:
     again = table.say(0, _activation(FIRST, last=False))
     assert table.heard(again) == [(0, Gradient(FIRST, b"gradient"))]
     assert not any(isinstance(one, Train | AppendToJournal) for one in again)
+
+
+def test_where_nothing_comes_back_all_that_was_trained_is_answered_again() -> None:
+    """Several may have been on their way when the connection broke."""
+    table = Table(frozen_from=1)
+    table.heard(table.join(0))
+    places = [Position(1, 0, 0), Position(1, 0, 1), Position(1, 1, 0)]
+    for place in places:
+        table.heard(table.step(0, place, last=place.micro == 1))
+    table.session.handle(Left(0))
+    table.heard(table.join(0, known=1))
+    for place in places[:2]:
+        again = table.say(0, _activation(place, last=place.micro == 1))
+        assert table.heard(again) == [(0, Gradient(place, b""))]
+        assert not any(isinstance(one, Train | AppendToJournal) for one in again)
+
+
+def test_an_adapter_that_is_frozen_is_sent_once() -> None:
+    """As the first round without training opens; later to those alone who have lost it."""
+    table = Table(frozen_from=2, rounds=3)
+    table.heard(table.join(0))
+    table.heard(table.join(1))
+    table.round(0, 1)
+    table.round(1, 1)
+    opened = dict(table.heard(table.merged((0, 1), b"adapter 1", SHARES)))
+    assert [opened[n].adapter for n in range(2)] == [b"adapter 1"] * 2  # type: ignore[union-attr]
+    table.round(0, 2)
+    table.session.handle(Tick(10.0))
+    opened = dict(table.heard(table.merged((0,), b"adapter 1", SHARES)))
+    assert opened[0].adapter == b"" and opened[1].adapter == b"adapter 1"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

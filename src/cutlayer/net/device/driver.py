@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import zlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
@@ -23,7 +24,7 @@ from cutlayer.codec.codec import EMPTY, CodecState, Direction, Stream, Streams
 from cutlayer.errors import PacketError, RunError
 from cutlayer.files import Remedy, write_atomically
 from cutlayer.model.placement import to_device
-from cutlayer.model.split import Pending, device_forward
+from cutlayer.model.split import Pending, device_forward, frozen_forward
 from cutlayer.net.device import session as d
 from cutlayer.net.wire.frames import Bounds, Kind, kind_of
 from cutlayer.net.wire.link import Compute, Link, LinkClosed
@@ -60,13 +61,13 @@ from cutlayer.training.torch_codec import for_device
 # What a device computes, for itself alone: by the same calls as the trainer.
 #
 # Knows no frames and no links: the session says what is next. What a stream remembers moves on when
-# the gradient has come, and not before: a device that is started again from its state makes the
-# same packet as the first time.
+# the answer has come, and not before: a device that is started again from its state makes the same
+# packets as the first time.
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A micro-batch whose gradient has not come, and its sender's state once it has."""
+    """A micro-batch that has not been answered, and its sender's state once it has."""
 
     pending: Pending
     rows: Tensor
@@ -84,9 +85,10 @@ class DeviceWorker:
         self._place = device.part.adapted.device
         self._side = self._bank(AdapterState(row, {}))
         self._streams: Streams = {}
-        self._waiting: _Waiting | None = None
-        # whether the adapter stays here as the round ends
-        self._keeps = False
+        # in their order: several where nothing comes back
+        self._waiting: deque[_Waiting] = deque()
+        # whether the adapter stays here as the round ends, and whether it is trained
+        self._keeps, self._trains = False, True
         # of rows that go as changes: what the next one is from (None: nothing has come yet)
         self._rows = RowCodec(training.adapter_codec, device.part.adapted.layout)
         self._sent: SentRow | None = None
@@ -95,21 +97,25 @@ class DeviceWorker:
         """Take over the merged adapter, or go on with its own. Raises PacketError: it is none of
         this run."""
         opening = message.opening
-        if message.adapter or opening.fresh or self._training.merging.device:
+        trains = self._training.scheme_of(message.round).trains_device
+        given = opening.fresh or (self._training.merging.device and trains)
+        if message.adapter or (given and self._rows.layout.parameters):
             row = self._rows.decode(
                 message.adapter, None if self._sent is None else self._sent.base
             )
             lost = None if opening.fresh else self._lost
             sent: SentRow | None = SentRow(row, lost)
+        elif not trains:
+            row, sent = self._side.rows[0], self._sent
         else:
             row, sent = self._side.rows[0], self._uploaded
         if self._rows.codec is not None:
             self._sent = sent
         self._side = self._bank(AdapterState(row, {} if opening.fresh else self._side.optimizer))
-        self._keeps = bool(opening.keeps)
+        self._keeps, self._trains = bool(opening.keeps), trains
         if opening.fresh:
             self._streams = {}
-        self._waiting = None
+        self._waiting.clear()
 
     def forward(self, position: Position) -> Activation:
         """Forward to the cut, and the packet of the activation."""
@@ -117,21 +123,20 @@ class DeviceWorker:
         parts = self._parts(position)
         own = parts[position.micro]
         group = group_inputs([own.sent])
-        rows = self._side.gather((0,)).requires_grad_()
-        pending = device_forward(
-            device.part,
-            rows,
-            group.sizes,
-            group.inputs,
-            training.activation_memory,
-            training.draws(position.round, device.number, position.step, own.samples),
-        )
+        rows = self._side.gather((0,)).requires_grad_(self._trains)
+        given = (device.part, rows, group.sizes, group.inputs)
+        if self._trains:
+            draws = training.draws(position.round, device.number, position.step, own.samples)
+            pending = device_forward(*given, training.activation_memory, draws)
+        else:
+            pending = frozen_forward(*given)
         load = Load(pending.activation, own.sent.lengths, own.samples)
         key = (position.round, device.number, position.step, position.micro, Direction.UP)
         codec = for_device(training.codecs.up, self._place)
-        outgoing = encode(codec, load, training.seed, key, self._end(Direction.UP))
+        before = self._waiting[-1].state if self._waiting else self._end(Direction.UP)
+        outgoing = encode(codec, load, training.seed, key, before)
         pending.release()
-        self._waiting = _Waiting(pending, rows, outgoing.state)
+        self._waiting.append(_Waiting(pending, rows, outgoing.state))
         return Activation(
             position=position,
             micro=Micro(own.weight, position.micro == len(parts) - 1),
@@ -141,16 +146,22 @@ class DeviceWorker:
         )
 
     def backward(self, message: Gradient, *, last: bool) -> None:
-        """Backward from the cut; after a mini-batch's last micro-batch the adapter steps.
+        """Backward from the cut; after a mini-batch's last micro-batch the adapter steps. Where it
+        is frozen, nothing: the activation has come.
 
         Raises PacketError for what is no gradient of the activation; it may then come again.
         """
-        assert self._waiting is not None, "a gradient is for the activation before it"
-        waiting = self._waiting
+        waiting = self._waiting[0]
+        if not self._trains:
+            if message.packet:
+                raise PacketError("a gradient, for a part that is frozen")
+            self._waiting.popleft()
+            self._streams = {**self._streams, (0, Direction.UP): Stream(sender=waiting.state)}
+            return
         decoded = for_device(self._training.codecs.down, self._place).decode(
             message.packet, tuple(waiting.pending.shape), self._end(Direction.DOWN)
         )
-        self._waiting = None
+        self._waiting.popleft()
         waiting.pending.backward(decoded.tensor)
         assert waiting.rows.grad is not None
         self._side.collect((0,), waiting.rows.grad)
@@ -167,7 +178,7 @@ class DeviceWorker:
         told = share_of(self._device).labels if self._training.tells_labels else None
         weight = Weight(self._device.samples, None if told is None else list(told))
         row, sent = self._side.rows[0], self._sent
-        if self._keeps:
+        if self._keeps or not self._trains:
             packet = b""
         elif sent is None:
             packet = pack_adapter(row)
@@ -192,13 +203,15 @@ class DeviceWorker:
     def tensors(self) -> dict[str, Tensor]:
         """All that the device must not lose, between two micro-batches; on the host."""
         coded = {} if self._sent is None else self._sent.tensors()
-        side = AdapterState(self._side.rows[0], self._side.optimizer, coded)
+        optimizer = self._side.optimizer if self._trains else {}
+        side = AdapterState(self._side.rows[0], optimizer, coded)
         collected = self._side.collected.get(0)
         tensors = {
             **side.tensors("device"),
             **({} if collected is None else {"collected": collected}),
             **({} if self._side.anchor is None else {"anchor": self._side.anchor}),
             **({"keeps": torch.ones(1)} if self._keeps else {}),
+            **({} if self._trains else {"frozen": torch.ones(1)}),
             **streams_to_tensors(self._streams),
         }
         return {name: tensor.cpu() for name, tensor in tensors.items()}
@@ -208,11 +221,11 @@ class DeviceWorker:
         state = AdapterState.from_tensors("device", dict(tensors))
         self._side = self._bank(state, tensors.get("anchor"))
         self._sent = SentRow.from_tensors(state.coded)
-        self._keeps = "keeps" in tensors
+        self._keeps, self._trains = "keeps" in tensors, "frozen" not in tensors
         if "collected" in tensors:
             self._side.collected[0] = to_device(tensors["collected"], self._place).clone()
         self._streams = streams_from_tensors(tensors)
-        self._waiting = None
+        self._waiting.clear()
 
     def _bank(self, state: AdapterState, anchor: Tensor | None = None) -> AdapterBank:
         """The adapter during a round, on the part's device; `anchor`: what it began with."""
@@ -326,8 +339,10 @@ class DeviceWatch:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._asked_s = self._answered_s = self._arrived_s = self._began_s = 0.0
-        self._sent_s: float | None = None
+        self._asked_s = self._answered_s = self._arrived_s = 0.0
+        # of the micro-batches on their way: their forward began, their activation left
+        self._began_s: deque[float] = deque()
+        self._sent_s: deque[float] = deque()
         # None: not seen from its beginning
         self._steps: list[StepTimes] | None = None
 
@@ -338,6 +353,8 @@ class DeviceWatch:
     def opened(self) -> None:
         """A round begins."""
         self._steps = []
+        self._began_s.clear()
+        self._sent_s.clear()
 
     def echo_received(self) -> None:
         """The frame that is here answers the probe."""
@@ -345,20 +362,20 @@ class DeviceWatch:
 
     def forward(self) -> None:
         """The forward of a micro-batch begins."""
-        self._began_s, self._sent_s = self._clock(), None
+        self._began_s.append(self._clock())
 
     def sends(self, kind: Kind) -> None:
         """A frame begins to leave; an activation that leaves again has left before."""
         if kind is Kind.PROBE:
             self._asked_s = self._clock()
-        elif kind is Kind.ACTIVATION and self._sent_s is None:
-            self._sent_s = self._clock()
+        elif kind is Kind.ACTIVATION and len(self._sent_s) < len(self._began_s):
+            self._sent_s.append(self._clock())
 
     def stepped(self) -> None:
-        """The frame that is here was the gradient that was waited for."""
+        """The frame that is here was the answer to the first of them."""
+        began_s, sent_s = self._began_s.popleft(), self._sent_s.popleft()
         if self._steps is not None:
-            assert self._sent_s is not None, "a gradient answers what was sent"
-            self._steps.append(StepTimes(self._began_s, self._sent_s, self._arrived_s))
+            self._steps.append(StepTimes(began_s, sent_s, self._arrived_s))
 
     def closed(self) -> DeviceTimes | None:
         """The adapter begins to leave: the times of the round, if all of it was seen."""
@@ -419,6 +436,7 @@ class DeviceDriver:
         )
         self._ready: Ready | None = None
         self._saving: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._finished = False
 
     @property
@@ -437,6 +455,7 @@ class DeviceDriver:
             try:
                 await self._handle(d.Linked(), link)
                 while not self._finished:
+                    await self._sent()
                     frame = await link.receive()
                     self._watch.arrived()
                     await self._handle(d.Received(frame), link)
@@ -446,6 +465,8 @@ class DeviceDriver:
                 with suppress(RunError):  # whatever ended the link counts more
                     await self._saved()
                 await link.close()
+                with suppress(LinkClosed):
+                    await self._sent()
 
     async def _handle(self, event: d.Event, link: Link) -> None:
         for instruction in self._session.handle(event):
@@ -457,8 +478,9 @@ class DeviceDriver:
         match instruction:
             case d.Send(frame):
                 await self._saved()
-                self._watch.sends(kind_of(frame))
-                await link.send(frame)
+                await self._sent()
+                # while it leaves, the next one is computed
+                self._sending = asyncio.create_task(self._send(link, frame))
             case d.EchoReceived():
                 self._watch.echo_received()
             case d.Prepare(terms):
@@ -475,10 +497,21 @@ class DeviceDriver:
             case d.SaveState(position, terms):
                 own = self._own
                 stored = Stored(position, terms, own.worker.tensors(), own.samples)
+                await self._saved()
                 self._saving = asyncio.create_task(self._save(stored))
             case computation:
                 return await self._work(computation)
         return None
+
+    async def _send(self, link: Link, frame: bytes) -> None:
+        self._watch.sends(kind_of(frame))
+        await link.send(frame)
+
+    async def _sent(self) -> None:
+        """Wait until the last frame has left. Raises what kept it from that."""
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            await sending
 
     async def _save(self, stored: Stored) -> None:
         await self._compute(lambda: self._store.save(stored))

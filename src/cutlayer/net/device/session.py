@@ -1,10 +1,11 @@
 """What a device does about what happens: events in, instructions out.
 
 A pure state machine, the other end of `server_session`: no socket, no clock, no file and no tensor.
-One message of the device is outstanding at a time, and is sent again on a new connection until the
-server has answered it.
+What the server has not answered is sent again on a new connection: one message at a time, or, while
+the devices' part is frozen, as many activations as may be on their way.
 """
 
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
@@ -30,6 +31,10 @@ from cutlayer.net.wire.messages import (
     Terms,
     Welcome,
 )
+
+# activations without an answer, where nothing is trained here: the server is busy with the first,
+# the second is on its way, the third is computed
+AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Forwarded:
 
 @dataclass(frozen=True)
 class Stepped:
-    """The outcome of `Backward`."""
+    """The outcome of `Backward`: the first activation on its way has been answered."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,8 @@ class Forward:
 
 @dataclass(frozen=True)
 class Backward:
-    """Compute with a gradient; answered by `Stepped` or `Invalid`."""
+    """Compute with a gradient, or know that its activation is at the server; answered by `Stepped`
+    or `Invalid`."""
 
     message: Gradient
     last: bool
@@ -228,7 +234,9 @@ class DeviceSession:
         self._position = position
         self._terms = terms
         self._bounds: Bounds | None = None
-        self._outstanding: Activation | Adapter | None = None
+        self._unanswered: deque[Activation | Adapter] = deque()
+        # what is computed next
+        self._ahead = position
         self._wire = Wire(device_limits(None))
         self._probes = 0
 
@@ -240,10 +248,11 @@ class DeviceSession:
             return "getting ready"
         if not place.round:
             return "waiting for the first round"
-        done = terms.local_steps if isinstance(self._outstanding, Adapter) else place.step
+        ended = any(isinstance(message, Adapter) for message in self._unanswered)
+        done = terms.local_steps if ended else place.step
         part = (place.round - 1 + done / terms.local_steps) / terms.rounds
         of = f"{100 * part:.0f} %: round {place.round} of {terms.rounds}"
-        if isinstance(self._outstanding, Adapter):
+        if ended:
             return f"{of}, done here, waiting for the other devices"
         return f"{of}, step {done} of {terms.local_steps}"
 
@@ -264,15 +273,20 @@ class DeviceSession:
             case PartReady(bounds, void):
                 self._bounds = bounds
                 if void:
-                    self._position = NOWHERE
+                    self._position = self._ahead = NOWHERE
                 self._wire.limits = device_limits(bounds)
                 return self._hello()
             case Begun(opened):
-                self._position = Position(opened.round)
-                self._outstanding = None
+                self._position = self._ahead = Position(opened.round)
+                self._unanswered.clear()
                 return [*self._persist(), *self._probe()]
-            case Forwarded(message) | Uploaded(message):
-                self._outstanding = message
+            case Forwarded(message):
+                self._unanswered.append(message)
+                self._ahead = _after(message)
+                more = self._next() if self._frozen else []
+                return [*self._send(message), *more]
+            case Uploaded(message):
+                self._unanswered.append(message)
                 return self._send(message)
             case Stepped():
                 return self._stepped()
@@ -338,11 +352,12 @@ class DeviceSession:
         self._probes -= 1
         if self._probes:
             return []  # a round opened meanwhile, and is waited for
-        again = self._outstanding
-        return [EchoReceived(), *(self._next() if again is None else self._send(again))]
+        again = [one for message in self._unanswered for one in self._send(message)]
+        more = self._next() if self._frozen or not again else []
+        return [EchoReceived(), *again, *more]
 
     def _gradient(self, message: Gradient) -> list[Instruction]:
-        waiting = self._outstanding
+        waiting = self._unanswered[0] if self._unanswered else None
         if isinstance(waiting, Activation) and message.position == waiting.position:
             return [Backward(message, waiting.micro.last)]
         place, own = message.position, self._position
@@ -351,11 +366,9 @@ class DeviceSession:
         return [HangUp(f"a gradient of {place}, which nothing waits for")]
 
     def _stepped(self) -> list[Instruction]:
-        assert isinstance(self._outstanding, Activation)
-        place, last = self._outstanding.position, self._outstanding.micro.last
-        step, micro = (place.step + 1, 0) if last else (place.step, place.micro + 1)
-        self._position = Position(place.round, step, micro)
-        self._outstanding = None
+        answered = self._unanswered.popleft()
+        assert isinstance(answered, Activation)
+        self._position = _after(answered)
         return [*self._persist(), *self._next()]
 
     def _persist(self) -> list[Instruction]:
@@ -363,13 +376,27 @@ class DeviceSession:
         return [SaveState(self._position, self._terms)]
 
     def _next(self) -> list[Instruction]:
+        """What to compute now: nothing while enough is on its way."""
         assert self._terms is not None
-        if self._position.step < self._terms.local_steps:
-            return [Forward(self._position)]
-        return [Upload(self._position.round)]
+        if self._ahead.step < self._terms.local_steps:
+            room = len(self._unanswered) < (AHEAD if self._frozen else 1)
+            return [Forward(self._ahead)] if room else []
+        return [] if self._unanswered else [Upload(self._position.round)]
+
+    @property
+    def _frozen(self) -> bool:
+        """Whether nothing comes back in this round."""
+        return self._terms is not None and self._terms.frozen(self._position.round)
 
     def _send(self, message: Message) -> list[Instruction]:
         return [Send(self._wire.outgoing(message))]
+
+
+def _after(message: Activation) -> Position:
+    """The place of the micro-batch that follows."""
+    place = message.position
+    step, micro = (place.step + 1, 0) if message.micro.last else (place.step, place.micro + 1)
+    return Position(place.round, step, micro)
 
 
 def _same_run(terms: Terms, known: Terms) -> bool:

@@ -450,9 +450,14 @@ class ServerSession:
         place, progress = message.position, self._progress[device]
         if place.round < self.round:
             return []  # it was on its way when the round closed
+        terms = self._plan.terms[device]
         if progress.reply is not None and place == progress.reply.position:
             return self._send(device, progress.reply)
-        terms = self._plan.terms[device]
+        if terms.frozen(place.round) and (place.step, place.micro) < (
+            progress.step,
+            progress.micro,
+        ):
+            return self._send(device, Gradient(place, b""))
         expected = Position(self.round, progress.step, progress.micro)
         beyond = place.step >= terms.local_steps or (
             place.micro + 1 >= terms.micro_batches and not message.micro.last
@@ -549,6 +554,8 @@ class ServerSession:
         it has done is void."""
         opening = Opening(self.shares[device], fresh, self._plan.keeps(self.round) or None)
         adapter = self._whole if self._whole and fresh and not knows else self._adapter
+        if self.round > 1 and not fresh and self._plan.terms[device].frozen(self.round - 1):
+            adapter = b""  # it has it from then
         if self._own:  # it has its own, unless there is none yet, or it has lost it
             adapter = self._own[device] if fresh or self.round == 1 else b""
         return self._send(device, Open(self.round, opening, adapter))

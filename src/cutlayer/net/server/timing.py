@@ -166,7 +166,8 @@ class ServerWatch:
 # section 8 (offset = ((t1 - t0) + (t2 - t3)) / 2).
 
 
-# what `check_scheme` lets through has these steps, and one before and after them
+# what `check_scheme` lets through has these steps, or the first three of them where the devices'
+# part is frozen; and one before, and one after them if devices send an adapter
 _PHASES = tuple(step.phase for step in SPLIT_STEP)
 # a second of computing is so much work
 _UNIT = 1.0
@@ -208,7 +209,7 @@ class MeasuredRound:
 
 def measured_round(seen: SeenRound, shape: RoundShape) -> MeasuredRound:
     """What was seen of a round that closed with the devices in it, at least one."""
-    took_s = {number: own.took_s - seen.began_s for number, own in seen.devices.items()}
+    took_s = {number: _took_s(own, shape) - seen.began_s for number, own in seen.devices.items()}
     slowest = max(took_s, key=lambda number: took_s[number])
     devices = {
         number: _device(own, times, seen.began_s, shape, shape.steps[number])
@@ -216,6 +217,14 @@ def measured_round(seen: SeenRound, shape: RoundShape) -> MeasuredRound:
         if (times := own.times) is not None and 0 < len(times.steps) == len(own.steps)
     }
     return MeasuredRound(took_s[slowest], slowest, took_s, devices)
+
+
+def _took_s(seen: SeenDevice, shape: RoundShape) -> float:
+    """When a device's round ended: its adapter came, or, if it sends none, its last mini-batch was
+    through."""
+    if shape.scheme.closing or not seen.steps:
+        return seen.took_s
+    return max(step.replied_s for _, step in seen.steps)
 
 
 def observed_round(measured: MeasuredRound, before: ObservedRound) -> ObservedRound:
@@ -230,22 +239,25 @@ def observed_round(measured: MeasuredRound, before: ObservedRound) -> ObservedRo
 def _device(
     seen: SeenDevice, times: DeviceTimes, began_s: float, shape: RoundShape, steps: int
 ) -> RoundTimeline:
-    """One device's round; the seconds that it computed are its amounts of work."""
-    moments = _moments(seen, times, began_s)
+    """One device's round; the seconds that it computed are its amounts of work. Where local steps
+    overlap, each moment is the first one's that is not through."""
+    moments = _moments(seen, times, began_s, shape)
+    closing = [[moments.began_s[-1], moments.began_s[-1], moments.took_s]]
     line = DeviceTimeline(
         opening_s=np.array([[0.0, 0.0, moments.began_s[0]]]),
-        local_s=_local(moments, _indices(seen, shape), steps * shape.micro_batches),
-        closing_s=np.array([[moments.began_s[-1], moments.began_s[-1], moments.took_s]]),
+        local_s=_local(moments, seen, shape, steps * shape.micro_batches),
+        closing_s=np.array(closing if shape.scheme.closing else np.zeros((0, 3))),
         overlaps=False,
     )
-    return RoundTimeline(shape.scheme, (_work(seen, line, shape, steps),), shape.rules, (line,))
+    work = _work(seen, line, moments.up_s, shape, steps)
+    return RoundTimeline(shape.scheme, (work,), shape.rules, (line,))
 
 
 @dataclass(frozen=True, eq=False)
 class _Moments:
     """Seconds since the round began, none before the one that it follows. `began_s`: of each
     micro-batch's forward, and of the adapter's upload at last; the others in the order of a local
-    step."""
+    step. `up_s`: how long each activation was on its way."""
 
     began_s: Float64[np.ndarray, " edge"]
     sent_s: Float64[np.ndarray, " step"]
@@ -254,9 +266,10 @@ class _Moments:
     replied_s: Float64[np.ndarray, " step"]
     got_s: Float64[np.ndarray, " step"]
     took_s: float
+    up_s: Float64[np.ndarray, " step"]
 
 
-def _moments(seen: SeenDevice, times: DeviceTimes, began_s: float) -> _Moments:
+def _moments(seen: SeenDevice, times: DeviceTimes, began_s: float, shape: RoundShape) -> _Moments:
     """Both ends' times on one clock. What is a little out of order, because the clocks are not
     told apart exactly, is put at the same moment."""
     ahead_s = ((seen.asked_s - times.asked_s) + (seen.answered_s - times.answered_s)) / 2
@@ -267,24 +280,31 @@ def _moments(seen: SeenDevice, times: DeviceTimes, began_s: float) -> _Moments:
             step.arrived_s,
             step.started_s,
             step.replied_s,
-            own.got_s + ahead_s,
+            # where nothing comes back, a local step ends at the server
+            own.got_s + ahead_s if shape.scheme.trains_device else step.replied_s,
         )
         for own, (_, step) in zip(times.steps, seen.steps, strict=True)
     ]
     ends = [times.ended_s + ahead_s, seen.took_s]
+    if not shape.scheme.closing:
+        ends = [_took_s(seen, shape)] * 2
+    up_s = np.array([max(arrived - sent, 0.0) for _, sent, arrived, *_ in rows])
     flat = np.concatenate([np.ravel(rows), ends]) - began_s
     flat = np.maximum.accumulate(np.clip(flat, 0.0, flat[-1]))
     began, sent, arrived, started, replied, got = flat[:-2].reshape(len(rows), -1).T
     edges = np.append(began, flat[-2])
-    return _Moments(edges, sent, arrived, started, replied, got, float(flat[-1]))
+    if not shape.scheme.trains_device:  # one is the first from the end of the one before on
+        edges = np.append(began[:1], replied)
+    return _Moments(edges, sent, arrived, started, replied, got, float(flat[-1]), up_s)
 
 
 def _local(
-    moments: _Moments, indices: list[int], repeats: int
+    moments: _Moments, seen: SeenDevice, shape: RoundShape, repeats: int
 ) -> Float64[np.ndarray, "repeat leg 3"]:
     """The legs of the local steps; those of micro-batches without samples take nothing."""
-    m, next_s = moments, moments.began_s[1:]
-    edges = (m.began_s[:-1], m.sent_s, m.arrived_s, m.replied_s, m.got_s, next_s)
+    m, next_s, indices = moments, moments.began_s[1:], _indices(seen, shape)
+    edges = [m.began_s[:-1], m.sent_s, m.arrived_s, m.replied_s, m.got_s, next_s]
+    edges = edges[: len(shape.scheme.local) + 1]
     ready = np.stack(edges[:-1], axis=1)
     start = ready.copy()
     start[:, list(_PHASES).index(Phase.SERVER_COMPUTE)] = m.started_s
@@ -302,15 +322,22 @@ def _indices(seen: SeenDevice, shape: RoundShape) -> list[int]:
     return [place.step * shape.micro_batches + place.micro for place, _ in seen.steps]
 
 
-def _work(seen: SeenDevice, line: DeviceTimeline, shape: RoundShape, steps: int) -> DeviceWork:
+def _work(
+    seen: SeenDevice,
+    line: DeviceTimeline,
+    up_s: Float64[np.ndarray, " step"],
+    shape: RoundShape,
+    steps: int,
+) -> DeviceWork:
     """Seconds of computing at a rate of one a second, bytes at the mean rates that they went at."""
     repeats, indices = steps * shape.micro_batches, _indices(seen, shape)
     up, down = np.zeros(repeats), np.zeros(repeats)
     up[indices] = [step.up_bytes for _, step in seen.steps]
     down[indices] = [step.down_bytes for _, step in seen.steps]
-    spent = dict(zip(_PHASES, (line.local_s[:, :, END] - line.local_s[:, :, START]).T, strict=True))
-    uplink = _rate_bit_per_s(up, spent[Phase.ACTIVATION_UP])
-    downlink = _rate_bit_per_s(down, spent[Phase.GRADIENT_DOWN])
+    local_s = (line.local_s[:, :, END] - line.local_s[:, :, START]).T
+    spent = dict(zip(_PHASES[: len(local_s)], local_s, strict=True))
+    uplink = _rate_bit_per_s(up, up_s)
+    downlink = _rate_bit_per_s(down, spent.get(Phase.GRADIENT_DOWN, np.zeros(0)))
     link = LinkRates(uplink, downlink, downlink, uplink, downlink)
     amounts = {
         **spent,
@@ -348,7 +375,8 @@ _LEAST = 0.01
 @final
 class Controller:
     """A run's rounds. `curves`: each device's rates by its share, in round 1, 2, ... at so many
-    seconds of the run; `shares`: those of the round in progress. `passed_s`: from the close before
+    seconds of the run; `scheme_of`: each round's (None: all as the shape's); `shares`: those of the
+    round in progress. `passed_s`: from the close before
     the last one, or the server's start, to the last one [s]."""
 
     def __init__(
@@ -358,9 +386,12 @@ class Controller:
         allocation: Allocation,
         curves: Callable[[int, float], RateCurves],
         state: RunState,
+        scheme_of: Callable[[int], Scheme] | None = None,
     ) -> None:
         self.watch = watch
         self._shape = shape
+        self._scheme_of = scheme_of or (lambda number: shape.scheme)
+        self._round = state.round + 1
         self._allocation = allocation
         self._curves = curves
         self.passed_s = 0.0
@@ -374,13 +405,19 @@ class Controller:
         self.passed_s, self._closed_s = now_s - self._closed_s, now_s
         if seen is None or not seen.devices:
             return None
-        return measured_round(seen, self._shape)
+        scheme, before = (self._scheme_of(max(n, 1)) for n in (self._round, self._round - 1))
+        again = scheme.trains_device or before.trains_device
+        shape = replace(
+            self._shape, scheme=scheme, adapter_bytes=self._shape.adapter_bytes if again else 0
+        )
+        return measured_round(seen, shape)
 
     def reopen(
         self, state: RunState, measured: MeasuredRound | None, adapter_bytes: int | None = None
     ) -> Shares:
         """The shares of the round after `state`, of which the last one was `measured`.
         `adapter_bytes`: of the adapter that opens it (None: as many as before)."""
+        self._round = state.round + 1
         if adapter_bytes is not None:
             self._shape = replace(self._shape, adapter_bytes=adapter_bytes)
         if measured is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cutlayer.codec.codec import CodecState, Direction, Stream
 from cutlayer.codec.packet import read_packet
-from cutlayer.codec.raw import decode_targets
+from cutlayer.codec.raw import decode_targets, raw_bytes
 from cutlayer.errors import PacketError, RunError
 from cutlayer.model.optimizer import merged
 from cutlayer.model.placement import to_device
@@ -44,8 +44,8 @@ class ServerWorker:
     streams remember; it takes nothing beyond `bounds`. `local_steps`: of each device a round.
 
     Of the last round that closed: `train_loss`, a local step's mean loss [nat], and `plain_bytes`,
-    what its activations would have been as float32, and as much its gradients. `samples`: how many
-    each device says that it has, 0 as long as it has said nothing.
+    what its activations would have been as float32, and as much its gradients, if it had any.
+    `samples`: how many each device says that it has, 0 as long as it has said nothing.
     """
 
     def __init__(
@@ -75,15 +75,17 @@ class ServerWorker:
     @property
     def adapter(self) -> bytes:
         """The device-side adapter with which the round began, as a packet for those who had the one
-        before; empty where each device has its own."""
-        return b"" if self._opening is None else self._opening.packet
+        before; empty where each device has its own, or none."""
+        if self._opening is None or not self._rows.layout.parameters:
+            return b""
+        return self._opening.packet
 
     @property
     def whole_adapter(self) -> bytes:
         """The same for those who had not; empty where it is the same packet."""
         if self._opening is None or self._rows.codec is None:
             return b""
-        return pack_adapter(self._opening.received)
+        return pack_adapter(self._opening.received) if self._rows.layout.parameters else b""
 
     @property
     def own_adapters(self) -> tuple[bytes, ...]:
@@ -108,8 +110,8 @@ class ServerWorker:
 
     def train(self, batch: Sequence[tuple[int, Activation]]) -> list[bytes]:
         """Forward and backward of a micro-batch of each of these devices in one pass, and the
-        gradients' packets. Each is what it would be alone: to the bit if it is alone, else but for
-        rounding.
+        gradients' packets: empty where the devices' part is frozen. Each is what it would be alone:
+        to the bit if it is alone, else but for rounding.
 
         The server-side adapters whose mini-batch this ends step in `step`, before anything else is
         computed. Raises PacketError for anything that no device may send, ModelError for what the
@@ -117,7 +119,11 @@ class ServerWorker:
         """
         self.step()
         arrived = [self._read(device, message) for device, message in batch]
-        replies = server_batch(self._server.part, [own.load for own in arrived])
+        replies = server_batch(
+            self._server.part,
+            [own.load for own in arrived],
+            returns_gradient=self._scheme.trains_device,
+        )
         encoded = [self._encode(*own) for own in zip(batch, arrived, replies, strict=True)]
         # nothing fails from here on
         for (device, message), own, reply, outgoing in zip(
@@ -127,11 +133,13 @@ class ServerWorker:
             if message.micro.last:
                 place, steps = message.position, self._local_steps[device]
                 self._due[device] = self._training.rate_of(place.round, place.step, steps)
-            self._plain_bytes += outgoing.sent.uncompressed_bytes
+            samples, tokens, width = own.load.activation.shape
+            self._plain_bytes += int(raw_bytes((samples, tokens, width), own.load.lengths))
             self._lose(device, message, reply.loss)
             self._streams[device, Direction.UP] = Stream(receiver=own.receiver)
-            self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
-        return [outgoing.packet for outgoing in encoded]
+            if outgoing is not None:
+                self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
+        return [b"" if outgoing is None else outgoing.packet for outgoing in encoded]
 
     def step(self) -> None:
         """Let the server-side adapters step whose mini-batch has ended: apart from `train`, so that
@@ -142,7 +150,9 @@ class ServerWorker:
     def store_adapter(self, device: int, message: Adapter) -> None:
         """Keep a device's adapter until the round closes. Raises PacketError: it is none."""
         labels, row = self._labels_of(message), None
-        if message.packet or not self._keeps:
+        if message.packet and not self._scheme.trains_device:
+            raise PacketError("an adapter of a part that is frozen")
+        if message.packet or not (self._keeps or not self._scheme.trains_device):
             row = self._rows.decode(message.packet, self._state.device.of(device))
         self._adapters[device] = row, float(message.weight.samples)
         self.samples[device] = message.weight.samples
@@ -215,7 +225,9 @@ class ServerWorker:
         count, merging, before = len(self._local_steps), self._training.merging, self._state
         weights = [self._adapters[device][1] for device in made]
         sent = {device: row for device in made if (row := self._adapters[device][0]) is not None}
-        if merging.device:
+        if not self._scheme.trains_device:  # what devices have
+            device_row = before.device.row if self._opening is None else self._opening.received
+        elif merging.device:
             device_row = merged(self._server.aggregation, torch.stack(list(sent.values())), weights)
         else:
             device_row = torch.stack(
@@ -238,12 +250,14 @@ class ServerWorker:
     @property
     def _coded(self) -> dict[str, Tensor]:
         """What the next round's adapter is a change of."""
-        if self._opening is None or self._rows.codec is None or not self._training.merging.device:
+        merges = self._training.merging.device and self._scheme.trains_device
+        if self._opening is None or self._rows.codec is None or not merges:
             return {}
         return {HELD: self._opening.received}
 
     def _start(self, state: RunState) -> None:
         self._state, device = state, state.device
+        self._scheme = self._training.scheme_of(state.round + 1)
         self._opening = (
             self._rows.opening(device.row, device.coded.get(HELD)) if device.row.ndim == 1 else None
         )
@@ -296,12 +310,15 @@ class ServerWorker:
         )
         return _Read(load, arrived.state)
 
-    def _encode(self, of: tuple[int, Activation], arrived: "_Read", reply: ServerReply) -> Outgoing:
-        """A device's gradient as it leaves."""
+    def _encode(
+        self, of: tuple[int, Activation], arrived: "_Read", reply: ServerReply
+    ) -> Outgoing | None:
+        """A device's gradient as it leaves, if there is one."""
+        if reply.gradient is None:
+            return None
         device, message = of
         training, place = self._training, message.position
         key = (place.round, device, place.step, place.micro, Direction.DOWN)
-        assert reply.gradient is not None
         load = Load(reply.gradient, arrived.load.lengths, message.samples)
         codec = for_device(training.codecs.down, self._server.part.adapted.device)
         return encode(codec, load, training.seed, key, self._end(device, Direction.DOWN))

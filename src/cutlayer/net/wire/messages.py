@@ -75,7 +75,8 @@ class Terms:
     `tokens`: values a token and the most tokens of a sample at the cut. `class_names`: what labels
     are numbers of; none for language modelling. `part_sha256`, `part_bytes`: of the file of the
     device's part. `uplink_bit_s`: the uplink rate that the devices share [bit/s]; None: not paced.
-    `settings`: those keys of the server's configuration that a device computes by.
+    `settings`: those keys of the server's configuration that a device computes by. `frozen_from`:
+    the first round in which the devices' part is not trained; None: it always is.
     """
 
     run: Annotated[str, Field(pattern="^[A-Za-z0-9]{1,64}$")]
@@ -92,6 +93,12 @@ class Terms:
     local_steps: Count
     micro_batches: Count
     settings: dict[str, Any]
+    frozen_from: Count | None = None
+
+    def frozen(self, round_number: int) -> bool:
+        """Whether nothing comes back in this round: a device's activations are acknowledged, and it
+        waits for none of them."""
+        return self.frozen_from is not None and round_number >= self.frozen_from
 
 
 @checked(frozen=True, config=_STRICT)
@@ -187,7 +194,7 @@ class Refused:
 @dataclass(frozen=True)
 class Open:
     """A round begins for a device, from this adapter (a packet of `RowCodec`: the adapter, or how
-    it differs from the one before; empty: from its own)."""
+    it differs from the one before; empty: from its own, if it has one)."""
 
     round: int
     opening: Opening
@@ -210,7 +217,8 @@ class Activation:
 
 @dataclass(frozen=True)
 class Gradient:
-    """The answer to the activation of the same position: the codec's packet."""
+    """The answer to the activation of the same position: the codec's packet (empty: it is on disk
+    at the server, and nothing comes back, since the devices' part is frozen)."""
 
     position: Position
     packet: bytes
@@ -219,7 +227,7 @@ class Gradient:
 @dataclass(frozen=True)
 class Adapter:
     """A device's adapter after its last local step (a packet of `RowCodec`: the adapter, or how it
-    has changed; empty: it keeps it).
+    has changed; empty: it keeps it, or trained none).
 
     `times`: when it did what in the round; None if it has not seen all of it.
     """
