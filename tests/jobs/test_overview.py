@@ -66,6 +66,11 @@ def test_a_run_of_a_language_model(tmp_path: Path) -> None:
         ),
         ({"scheme": {"name": "splitlora"}}, "no codec: splitlora sends float32; "),
         (
+            {"scheme": "splitlora", "adapter_codec": {"name": "best", "target_bits": 0.5}},
+            "no codec: splitlora sends float32; adapters best (0.5 bits per value); link",
+        ),
+        ({"adapter_codec": "int8"}, "; adapters int8 (8 bits per value); link"),
+        (
             {"scheme": {"name": "fl-lora"}},
             "no codec: fl-lora sends neither activations nor gradients; ",
         ),

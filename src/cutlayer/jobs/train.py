@@ -11,6 +11,8 @@ from typing import Any, final
 
 from cutlayer.channel.fading import SnrChannel
 from cutlayer.config.choices import (
+    AdapterCodecSection,
+    BestAdapterCodec,
     BestCodec,
     CodecSection,
     FastCodec,
@@ -60,7 +62,7 @@ def overview(
     lines = [
         _model(config, setup),
         _data(config, prepared, real),
-        f"{_codec(config.codec, setup)}; {link}",
+        f"{_codec(config.codec, setup)}{_adapters(config.adapter_codec, setup)}; {link}",
         _work(config, setup),
     ]
     below, above = setup.ran_on
@@ -112,6 +114,13 @@ def _codec(section: CodecSection, setup: Setup) -> str:
         sends = "sends" if scheme.splits else "sends neither activations nor gradients"
         return f"no codec: {scheme.name} {sends}{' float32' if scheme.splits else ''}"
     return f"codec {section.name}{_setting(section)}"
+
+
+def _adapters(section: AdapterCodecSection, setup: Setup) -> str:
+    if setup.training.adapter_codec is None:
+        return ""
+    bits = section.target_bits if isinstance(section, BestAdapterCodec) else 8
+    return f"; adapters {section.name} ({bits:g} bits per value)"
 
 
 def _setting(section: CodecSection) -> str:
