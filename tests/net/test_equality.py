@@ -78,12 +78,16 @@ def test_a_run_over_links_is_the_trainers_run(
     check_equal(prepare(config).setup, tmp_path)
 
 
-@pytest.mark.parametrize("codec", ["int8", "best"])
+@pytest.mark.parametrize(
+    ("codec", "device_part"),
+    [("int8", "trained"), ("best", "trained"), ("best", {"name": "warm", "rounds": 1})],
+)
 def test_coded_adapters_over_links_are_the_trainers(
-    codec: str, vision: tuple[Path, Path], tmp_path: Path
+    codec: str, device_part: object, vision: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Packet by packet, both ways."""
-    check_equal(prepare(tiny.config(*vision, codec="none", adapter_codec=codec)).setup, tmp_path)
+    """Packet by packet, both ways; of a part that is frozen then, what devices have."""
+    sections = {"adapter_codec": codec, "device_part": device_part}
+    check_equal(prepare(tiny.config(*vision, codec="none", **sections)).setup, tmp_path)
 
 
 @pytest.mark.parametrize("maker", [tiny.Masked, tiny.Packed])
