@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from cutlayer.cli.main import main
+from cutlayer.codec import adapters
 from cutlayer.codec.codec import EMPTY
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.presets import PRESETS, codec_pair
@@ -82,6 +83,17 @@ def test_inspect_adds_up(name: str, tensor: np.ndarray, capsys: pytest.CaptureFi
         *read_packet(Path("x.packet").read_bytes()).sections,
         "frame",
     }
+
+
+def test_a_change_of_an_adapter_is_inspected(
+    tensor: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = np.linspace(-1, 1, 192, dtype=np.float32)
+    Path("x.packet").write_bytes(adapters.best().encode(change, ((4, 24), (24, 4))))
+    assert main(["codec", "inspect", "x.packet"]) == 0
+    out = capsys.readouterr().out
+    assert "kind      adapter" in out and "stages    DeadZone -> TwoWay" in out
+    assert "decodes   with the shapes of its row's tensors" in out
 
 
 def test_a_packet_of_a_learned_basis_is_told_from_a_damaged_one(

@@ -203,3 +203,16 @@ def test_a_run_resumes_to_the_bit(
     resume(split, changes={"training.rounds": "2"})
     for name in ("checkpoint.safetensors", "trace.jsonl"):
         assert (whole / name).read_bytes() == (split / name).read_bytes(), name
+
+
+def test_a_run_that_starts_from_an_adapter_sends_it_whole_once(
+    vision: Folders, tmp_path: Path
+) -> None:
+    first = start(_config(vision, training={"rounds": 1}), tmp_path).path
+    setup = _setup(vision, "best", adapter={"start_from": str(first)})
+    before = initial_state(setup).device.row
+    assert not torch.equal(before, initial_state(_setup(vision, "best")).device.row)
+    outcomes = _played(setup, 2)
+    assert torch.equal(outcomes[0].state.device.coded["held"], before)
+    sent = [outcome.round_costs.bytes_by_payload()["adapter_down"] for outcome in outcomes]
+    assert sent[0] == len(pack_adapter(before)) and sent[1] < sent[0] / 5

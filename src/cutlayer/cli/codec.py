@@ -261,6 +261,8 @@ def _stages(stages: bytes) -> str:
 
 def _decodes(data: bytes, frame: RawPacket, elements: int) -> str:
     """Which preset decodes it by itself, or what the one of its stages says to it."""
+    if frame.kind == "adapter":
+        return "with the shapes of its row's tensors, for whoever has the row that it changes"
     if elements > MOST_ELEMENTS:
         return f"not tried: it claims {elements} elements"
     for name in PRESETS:

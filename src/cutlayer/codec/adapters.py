@@ -39,8 +39,9 @@ _ROUNDING = 0.35
 # as many are taken as one tensor, to say what a value costs
 _MANY = 1 << 20
 _FLOAT_BITS = 32
-# by the numbers that they have in other packets
+# by the numbers that stages have in other packets
 _QUANTISERS: dict[type[Quantiser], int] = {DeadZone: 2, Integer: 3}
+_TWO_WAY = 3
 # so that no sum overflows float32
 _LARGEST = 2.0**96
 # of the search for a step: as many values tell, and this is the range of ln(step / scale)
@@ -92,7 +93,7 @@ class AdapterCodec:
         sections = {
             "stages": self._stages,
             "quantiser": b"".join(one.settings for one in coded),
-            "inner": code,
+            "code": code,
         }
         shape = change.shape
         return packet_to_bytes(Packet(_KIND, shape, Segments.full((1, 1, *shape)), sections))
@@ -106,14 +107,14 @@ class AdapterCodec:
         tensors = _tensors(shapes)
         change = np.zeros(sum(one.values for one in tensors), dtype=np.float32)
         frame = packet_from_bytes(packet, _KIND, change.shape)
-        if set(frame.sections) != {"stages", "quantiser", "inner"}:
+        if set(frame.sections) != {"stages", "quantiser", "code"}:
             raise PacketError(f"sections {', '.join(frame.sections)}; expected those of a change")
         if frame.sections["stages"] != self._stages:
             raise PacketError(
-                f"a change of quantiser {frame.sections['stages'].hex()}, expected"
-                f" {self._stages.hex()}; set the same adapter_codec on both ends"
+                f"a change of stages {frame.sections['stages'].hex(' ')}, expected"
+                f" {self._stages.hex(' ')}; set the same adapter_codec on both ends"
             )
-        symbols = self._symbols(frame.sections["inner"], tensors)
+        symbols = self._symbols(frame.sections["code"], tensors)
         settings, at = frame.sections["quantiser"], 0
         with np.errstate(over="ignore", invalid="ignore"):
             for place, one in enumerate(tensors):
@@ -159,26 +160,27 @@ class AdapterCodec:
         return math.exp(low)
 
     def _symbols(
-        self, inner: bytes, tensors: Sequence["_Tensor"]
+        self, code: bytes, tensors: Sequence["_Tensor"]
     ) -> dict[int, Int16[np.ndarray, "_ _"]]:
         """Those of each tensor, by its place."""
         found: dict[int, Int16[np.ndarray, "_ _"]] = {}
         at = 0
         for group in _groups(tensors):
             rows = [tensors[place].rows for place in group]
-            size, at = read_varint(inner, at)
-            sections = sections_from_bytes(inner[at : at + size])
+            size, at = read_varint(code, at)
+            sections = sections_from_bytes(code[at : at + size])
             at += size
             columns = tensors[group[0]].columns
             symbols = TwoWay().decode(sections, sum(rows), columns, self.kernels)
             found.update(zip(group, np.split(symbols, np.cumsum(rows)[:-1]), strict=True))
-        if at != len(inner):
-            raise PacketError(f"inner: {len(inner)} bytes, expected {at}")
+        if at != len(code):
+            raise PacketError(f"code: {len(code)} bytes, expected {at}")
         return found
 
     @property
     def _stages(self) -> bytes:
-        return bytes((_QUANTISERS[type(self.quantiser)],))
+        # as of other packets: neither centred, transformed nor sparsified
+        return bytes((0, 0, 0, _QUANTISERS[type(self.quantiser)], _TWO_WAY))
 
     @staticmethod
     def _sized(
