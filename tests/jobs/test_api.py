@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import cutlayer
-from cutlayer.errors import ConfigError, CutlayerError, ModelError, RunError
+from cutlayer.errors import AssetError, ConfigError, CutlayerError, ModelError, RunError
 from cutlayer.training.records import TrainedRound
 
 # the wrong type is what these tests are of, and where calls are checked it never arrives
@@ -234,6 +234,10 @@ def test_a_device_says_what_is_wrong_before_it_dials(tmp_path: Path) -> None:
         cutlayer.join("server:1", tmp_path, patience_s=-1)
     with pytest.raises(ConfigError, match="threads should be a whole number from 1 on, not -1"):
         cutlayer.join("server:1", tmp_path, threads=-1)
+    with pytest.raises(ConfigError, match="most_disk_gib should be a number above 0, not 0"):
+        cutlayer.join("server:1", tmp_path, most_disk_gib=0)
+    with pytest.raises(AssetError, match="not on this machine"):
+        cutlayer.join("server:1", tmp_path, model="no-model")
 
 
 @unchecked

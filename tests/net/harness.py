@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from cutlayer.model.part_file import PartFile
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
 from cutlayer.net.server.devices import RoundEnd
-from cutlayer.net.server.driver import ALONE, Save, ServerDriver, recover
+from cutlayer.net.server.driver import ALONE, Save, ServerDriver, no_part, recover
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
@@ -20,6 +21,7 @@ from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.frames import bounds_of, journal_limits
 from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import Terms
+from cutlayer.net.wire.part_files import PartCache
 from cutlayer.rounds.batching import ServerBatching
 from cutlayer.spec import MiniBatch
 from cutlayer.training.adapter_rows import pack_adapter
@@ -42,6 +44,7 @@ class Run:
     deadline_s: float | None = None
     give_up_s: float | None = None
     batching: ServerBatching = ALONE
+    part: PartFile | None = None
 
     def __post_init__(self) -> None:
         setup = self.setup
@@ -70,8 +73,8 @@ class Run:
             class_names=[],
             width=self.setup.simulation.model.width,
             tokens=MAX_TOKENS,
-            part_sha256="0" * 64,
-            part_bytes=1,
+            part_sha256="0" * 64 if self.part is None else self.part.sha256,
+            manifest_bytes=1 if self.part is None else len(self.part.manifest),
             uplink_bit_s=None,
             rounds=self.rounds,
             local_steps=self.setup.devices[device].local_steps,
@@ -153,13 +156,24 @@ class Run:
         controller = self.controller(state)
         recover(session, worker, self.journal, controller, save)
         driver = ServerDriver(
-            session, worker, self.journal, controller, save, compute, batching=self.batching
+            session,
+            worker,
+            self.journal,
+            controller,
+            save,
+            compute,
+            no_part if self.part is None else self.part.piece,
+            batching=self.batching,
         )
         self.driver = driver
         return session, driver
 
     def device(
-        self, number: int, compute: Compute = in_place, own: DeviceSide | None = None
+        self,
+        number: int,
+        compute: Compute = in_place,
+        own: DeviceSide | None = None,
+        parts: PartCache | None = None,
     ) -> DeviceDriver:
         """A device from where its store stands. `own`: another side than the run's."""
 
@@ -167,7 +181,8 @@ class Run:
             worker = DeviceWorker(self.setup.training, own or self.setup.devices[number])
             return Ready(terms, worker, self.bounds, "own" if own is None else "others")
 
-        return DeviceDriver(self.store(number), prepare, compute, DeviceWatch(time.monotonic))
+        watch = DeviceWatch(time.monotonic)
+        return DeviceDriver(self.store(number), prepare, compute, watch, parts)
 
     def store(self, number: int) -> DeviceStore:
         return DeviceStore(self.state_path(number))

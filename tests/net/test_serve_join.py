@@ -115,7 +115,9 @@ def final_accuracy(directory: Path) -> float:
     return float(json.loads((directory / "summary.json").read_text())["accuracy_final"])
 
 
-def played(config: Config, keys: RunKeys, data: list[Path], tmp_path: Path) -> Service:
+def played(
+    config: Config, keys: RunKeys, data: list[Path], tmp_path: Path, model: Path | None = None
+) -> Service:
     """The service of a run that has ended, with its devices in this process, too."""
     directory = new_directory(config, tmp_path)
     service = Service(
@@ -126,7 +128,7 @@ def played(config: Config, keys: RunKeys, data: list[Path], tmp_path: Path) -> S
         port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
         joined = [joining(tmp_path, keys, n, await port, data[n]) for n in range(DEVICES)]
-        await asyncio.gather(*map(take_part, joined))
+        await asyncio.gather(*(take_part(replace(each, model=model)) for each in joined))
         return await serving
 
     assert asyncio.run(play())
@@ -206,7 +208,8 @@ def test_a_run_of_joined_devices_is_the_trainers(
     assert status.run == directory.path.name and " on " in status.title
     # each device fetched its part, whole, once
     first = json.loads((directory.path / "rounds.jsonl").read_text().splitlines()[1])
-    size = (directory.path / "part.safetensors").stat().st_size
+    simulated = json.loads((trained.path / "rounds.jsonl").read_text().splitlines()[1])
+    size = simulated["bytes_by_payload"]["weights"]
     assert first["bytes_by_payload"]["weights"] == DEVICES * size
     # what was measured reads as what is simulated does
     run, simulated = read_record(directory.path), read_record(trained.path)
@@ -222,6 +225,22 @@ def test_a_run_of_joined_devices_is_the_trainers(
         assert record.delay_s == max(record.device_delay_s)
     kinds = {step.phase for step in run.last_round_steps}
     assert {"device_forward", "activation_up", "gradient_down", "adapter_up"} <= kinds
+
+
+def test_devices_that_have_the_model_fetch_none_of_it(
+    config: Config,
+    vision: tuple[Path, Path],
+    trained: RunDirectory,
+    keys: RunKeys,
+    data: list[Path],
+    tmp_path: Path,
+) -> None:
+    service = played(config, keys, data, tmp_path, model=vision[0])
+    (directory,) = tmp_path.glob("*-001")
+    same(directory, trained.path)
+    sent = _records(directory)[1]["bytes_by_payload"]["weights"]
+    (terms, *_) = service._net.plan.terms
+    assert sent == DEVICES * terms.manifest_bytes
 
 
 def test_mini_batches_share_passes_where_the_configuration_says_so(

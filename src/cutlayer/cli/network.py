@@ -127,6 +127,7 @@ def share_one_arena() -> None:
 
 
 _PATIENCE_S = 600
+_MOST_DISK_GIB = 16
 
 
 def join_arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,6 +180,20 @@ def join_arguments(parser: argparse.ArgumentParser) -> None:
         help="what computes here: cpu, cuda, cuda:N, mps, or the first of cuda, mps and cpu that is"
         " there (auto)",
     )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the model that is trained, by path or name, where it lies on this machine: its"
+        " weights are not fetched from the server",
+    )
+    parser.add_argument(
+        "--most-disk",
+        type=whole_number,
+        default=_MOST_DISK_GIB,
+        metavar="GIB",
+        help="what weights of this and earlier runs may take on disk; the oldest make room"
+        f" ({_MOST_DISK_GIB})",
+    )
     parser.add_argument("--quiet", action="store_true", help="log warnings alone")
 
 
@@ -197,6 +212,8 @@ def run_join(arguments: argparse.Namespace) -> int:
         patience_s=float(arguments.patience),
         threads=arguments.threads,
         device=arguments.device,
+        model=arguments.model,
+        most_disk_gib=float(arguments.most_disk),
     )
     return 0
 

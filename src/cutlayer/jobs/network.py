@@ -29,6 +29,7 @@ from cutlayer.jobs.prepare import Job
 from cutlayer.jobs.resume import settle
 from cutlayer.jobs.trained import keep
 from cutlayer.model.load import device_tensors
+from cutlayer.model.part_file import PartFile
 from cutlayer.model.placement import Placement
 from cutlayer.net.identity.run_keys import DeviceRegistry
 from cutlayer.net.server.devices import NameOf
@@ -50,7 +51,7 @@ from cutlayer.net.wire.grpc_link import LARGEST_MESSAGE_BYTES, window_bytes
 from cutlayer.net.wire.link import OUTBOX_FRAMES, Compute, ConnectionLimits
 from cutlayer.net.wire.listener import BUFFER_BYTES
 from cutlayer.net.wire.messages import Outline, Terms
-from cutlayer.net.wire.part_files import PartFile, write_part
+from cutlayer.net.wire.part_files import write_part
 from cutlayer.planner.allocation import Shares
 from cutlayer.rounds.schemes import FEDAVG, DeviceOrder, Phase, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
@@ -257,7 +258,7 @@ def check_scheme(scheme: Scheme) -> None:
 
 
 _LOG = logging.getLogger(__name__)
-_PART = "part.safetensors"
+_PART = "part.weights"
 _RUN = "run-id"
 _DEVICES = "devices.json"
 # what terms hold but for names of classes: sections of the configuration
@@ -472,7 +473,7 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
             width=job.setup.simulation.model.width,
             tokens=tokens,
             part_sha256=part.sha256,
-            part_bytes=part.size_bytes,
+            manifest_bytes=len(part.manifest),
             uplink_bit_s=config.net.uplink_bit_s,
             rounds=config.training.rounds,
             local_steps=device.local_steps,

@@ -47,8 +47,6 @@ SMALL_FILES = (
 )
 # each is held in memory to be decoded
 _LARGEST_SMALL_FILE = 2**26
-# a manifest is held in memory: some 100,000 tensors
-MANIFEST_BYTES = 2**24
 # a compressor's block of a text
 _LEVEL = 9
 # beyond any dimension, and within what every JSON reader counts to
@@ -158,6 +156,8 @@ def read_manifest(data: bytes) -> Manifest:
             raise PacketError(
                 f"a tensor of {tensor.size_bytes} bytes in a code of {tensor.coded_bytes}"
             )
+        if not tensor.size_bytes and tensor.sha256 != sha256_of(memoryview(b"")):
+            raise PacketError(f"{tensor.name}: a hash that no tensor without values has")
         if tensor.is_file and tensor.size_bytes > _LARGEST_SMALL_FILE:
             raise PacketError(f"a small file of {tensor.size_bytes} bytes in a part")
         if tensor.is_file and tensor.name.removeprefix(FILE) not in SMALL_FILES:

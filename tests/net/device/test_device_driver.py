@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file
 
 from cutlayer.errors import RunError, StorageError
 from cutlayer.jobs.prepare import prepare
@@ -25,9 +26,10 @@ from cutlayer.net.device.driver import (
 )
 from cutlayer.net.server.driver import ServerDriver
 from cutlayer.net.server.session import ServerSession
-from cutlayer.net.wire.frames import Kind, kind_of
+from cutlayer.net.wire.frames import Kind, decode_message, device_limits, kind_of
 from cutlayer.net.wire.link import Link, LinkClosed, in_place, in_thread
-from cutlayer.net.wire.messages import Position, Terms
+from cutlayer.net.wire.messages import PIECE_BYTES, PartPiece, Position, Terms
+from cutlayer.net.wire.part_files import PartCache, write_part
 from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.round import initial_state
 from cutlayer.training.state import Setup
@@ -97,6 +99,73 @@ class Watching(Link):
 
     async def close(self, reason: str = "") -> None:
         await self._link.close()
+
+
+class Breaking(Link):
+    """A link that breaks after a few frames have come, and keeps the pieces that did."""
+
+    def __init__(self, link: Link, frames: int, pieces: list[bytes]) -> None:
+        self._link, self._left, self._pieces = link, frames, pieces
+
+    @property
+    def peer(self) -> str:
+        return self._link.peer
+
+    async def send(self, frame: bytes) -> None:
+        await self._link.send(frame)
+
+    async def receive(self) -> bytes:
+        if not self._left:
+            await self._link.close("broken")
+            raise LinkClosed("broken")
+        self._left -= 1
+        frame = await self._link.receive()
+        if kind_of(frame) is Kind.PIECE:
+            message, _ = decode_message(frame, device_limits(None))
+            assert isinstance(message, PartPiece)
+            self._pieces.append(message.data)
+        return frame
+
+    async def close(self, reason: str = "") -> None:
+        await self._link.close()
+
+
+@pytest.mark.parametrize("kill_after", [None, 1, 2])
+def test_a_part_comes_once_over_links_that_break(
+    kill_after: int | None, setup: Setup, vision: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of each of the first links one piece, the device killed after some of them or not; no byte is
+    taken twice, and the run ends as the trainer's."""
+    tensors = {"large": torch.arange(2 * PIECE_BYTES // 3).int() * 40_503, "small": torch.ones(3)}
+    part = write_part(tmp_path / "part", vision[0], tensors)
+    run = Run(setup, tmp_path / "run", part=part)
+    site, pieces, links = Site(run), list[bytes](), 0
+
+    async def dial(number: int, last: int | None = None) -> Link:
+        nonlocal links
+        links += 1
+        if last is not None and links > last:
+            raise RunError("killed")
+        frames = 2 if links <= 4 else 10**6
+        return await site.dial(number, lambda link: Breaking(link, frames, pieces))
+
+    def device(number: int) -> DeviceDriver:
+        return run.device(number, parts=PartCache(tmp_path / f"cache-{number}"))
+
+    async def go() -> None:
+        _, site.server = run.server()
+        if kill_after is not None:
+            with pytest.raises(RunError, match="killed"):
+                await device(0).take_part(partial(dial, 0, kill_after))
+        others = (device(n).take_part(partial(site.dial, n)) for n in (1, 2))
+        await asyncio.gather(device(0).take_part(partial(dial, 0)), *others)
+
+    asyncio.run(go())
+    assert len(pieces) > 3
+    assert b"".join(pieces) == part.piece(0, part.size_bytes)
+    found = load_file(PartCache(tmp_path / "cache-0").model(run.terms(0)) / "model.safetensors")
+    assert torch.equal(found["large"], tensors["large"])
+    assert same_adapters(final(run), trained(setup)[-1].state)
 
 
 def alone(lock: threading.Lock, compute: Callable[..., Any]) -> Callable[..., Any]:

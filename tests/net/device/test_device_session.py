@@ -24,8 +24,8 @@ from cutlayer.net.wire.messages import (
     Fetch,
     Hello,
     Message,
-    PartOffset,
     PartPiece,
+    PartRange,
     Position,
     Refused,
     Welcome,
@@ -60,8 +60,8 @@ def test_from_the_question_to_hello() -> None:
     table = Table(DeviceSession())
     assert table.link() == Ask()
     assert table.hears(Welcome(TERMS)) == [Prepare(TERMS)]
-    assert table.sent(table.session.handle(NeedBytes(0))) == Fetch(PartOffset(0))
-    piece = PartPiece(PartOffset(0), b"all")
+    assert table.sent(table.session.handle(NeedBytes(PartRange(0, 9)))) == Fetch(PartRange(0, 9))
+    piece = PartPiece(PartRange(0, 9), b"all")
     assert table.hears(piece) == [Keep(TERMS, piece)]
     assert table.sent(table.session.handle(PartReady(BOUNDS))) == Hello(0)
 
@@ -70,10 +70,10 @@ def test_a_link_that_breaks_while_fetching() -> None:
     table = Table(DeviceSession())
     table.link()
     table.hears(Welcome(TERMS))
-    table.session.handle(NeedBytes(0))
+    table.session.handle(NeedBytes(PartRange(0, 9)))
     assert table.link() == Ask()
     assert table.hears(Welcome(TERMS)) == [Prepare(TERMS)]
-    assert table.sent(table.session.handle(NeedBytes(7))) == Fetch(PartOffset(7))
+    assert table.sent(table.session.handle(NeedBytes(PartRange(7, 9)))) == Fetch(PartRange(7, 9))
 
 
 def test_a_ready_device_says_hello_at_once() -> None:
@@ -115,7 +115,7 @@ def test_a_spoilt_piece_ends_the_connection() -> None:
 def test_a_piece_that_nobody_asked_for() -> None:
     table = Table(DeviceSession())
     table.link()
-    (out,) = table.hears(PartPiece(PartOffset(0), b"x"))
+    (out,) = table.hears(PartPiece(PartRange(0, 9), b"x"))
     assert isinstance(out, HangUp) and "Piece, which is not expected" in out.reason
 
 

@@ -48,8 +48,8 @@ from cutlayer.net.wire.messages import (
     Message,
     Micro,
     Open,
-    PartOffset,
     PartPiece,
+    PartRange,
     Position,
     Terms,
     Weight,
@@ -71,7 +71,7 @@ def terms_of(device: int) -> Terms:
         width=24,
         tokens=16,
         part_sha256="0" * 64,
-        part_bytes=100,
+        manifest_bytes=100,
         uplink_bit_s=None,
         rounds=2,
         local_steps=2,
@@ -460,8 +460,8 @@ def test_a_device_that_is_not_ready_asks_and_fetches() -> None:
     table.session.handle(Joined(0))
     table.wires[0] = Wire(device_limits(None))
     assert table.heard(table.say(0, Ask())) == [(0, Welcome(terms_of(0)))]
-    assert table.say(0, Fetch(PartOffset(7))) == [Read(0, 7)]
-    piece = PartPiece(PartOffset(7), b"bytes")
+    assert table.say(0, Fetch(PartRange(7, 9))) == [Read(0, PartRange(7, 9))]
+    piece = PartPiece(PartRange(7, 9), b"bytes")
     assert table.heard(table.session.handle(PieceRead(0, piece))) == [(0, piece)]
     assert table.session.traffic.of(1)["weights"] == 5
     (out,) = table.say(0, Adapter(1, Weight(1), b"row"))

@@ -37,8 +37,8 @@ from cutlayer.net.wire.messages import (
     Micro,
     Open,
     Opening,
-    PartOffset,
     PartPiece,
+    PartRange,
     Position,
     Probe,
     Refused,
@@ -61,7 +61,7 @@ TERMS = Terms(
     width=24,
     tokens=16,
     part_sha256="0f" * 32,
-    part_bytes=100,
+    manifest_bytes=100,
     uplink_bit_s=None,
     rounds=3,
     local_steps=2,
@@ -76,11 +76,11 @@ UP: list[Message] = [
     Adapter(2, Weight(1), b"row", DeviceTimes(0.5, 1.0, 9.0, (StepTimes(1.5, 2.0, 3.0),))),
     Probe(),
     Ask(),
-    Fetch(PartOffset(2**40)),
+    Fetch(PartRange(2**40, 10)),
 ]
 DOWN: list[Message] = [
     Welcome(TERMS),
-    PartPiece(PartOffset(7), b"bytes"),
+    PartPiece(PartRange(7, 5), b"bytes"),
     Refused(),
     Echo(),
     Open(1, Opening(0.25, False), b"row"),
@@ -161,7 +161,7 @@ def test_hostile_json_raises_one_error(data: bytes) -> None:
 @pytest.mark.parametrize("offset", [-1, 2**53 + 1, 2**63 - 1, 2**70])
 def test_an_offset_is_one_of_a_file(offset: int) -> None:
     sections = {FrameSection.SETTINGS: b'{"offset":%d}' % offset}
-    with pytest.raises(FrameError, match="settings of PartOffset"):
+    with pytest.raises(FrameError, match="settings of PartRange"):
         decode_message(to_bytes(Frame(Kind.FETCH, Position(), 0, sections)), server_limits(BOUNDS))
 
 

@@ -549,17 +549,23 @@ class DeviceDriver:
 
     async def _keep(self, terms: Terms, piece: PartPiece) -> d.Event:
         assert self._parts is not None, "a device fetches what it keeps"
+        parts = self._parts
         try:
-            self._parts.add(terms, piece)
+            await self._compute(lambda: parts.add(terms, piece))
         except PacketError as error:
             return d.Invalid(str(error))
         self._got_on()
         return await self._get_ready(terms)
 
     async def _get_ready(self, terms: Terms) -> d.Event:
-        offset_needed = None if self._parts is None else self._parts.next_byte(terms)
-        if offset_needed is not None:
-            return d.NeedBytes(offset_needed)
+        parts = self._parts
+        if parts is not None:
+            try:
+                needed = await self._compute(lambda: parts.needed(terms))
+            except PacketError as error:
+                return d.Invalid(str(error))
+            if needed is not None:
+                return d.NeedBytes(needed)
         void = await self._compute(lambda: self._make_ready(terms))
         return d.PartReady(self._own.bounds, void)
 

@@ -23,8 +23,8 @@ from cutlayer.net.wire.messages import (
     Hello,
     Message,
     Open,
-    PartOffset,
     PartPiece,
+    PartRange,
     Position,
     Probe,
     Refused,
@@ -51,9 +51,9 @@ class Received:
 
 @dataclass(frozen=True)
 class NeedBytes:
-    """The outcome of `Prepare` or `Keep` where the file of the device's part ends at `offset`."""
+    """The outcome of `Prepare` or `Keep` where this is next of the file of the device's part."""
 
-    offset: int
+    place: PartRange
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Send:
 
 @dataclass(frozen=True)
 class Prepare:
-    """Get ready to compute on these terms; answered by `NeedBytes` or `PartReady`."""
+    """Get ready to compute on these terms; answered by `NeedBytes`, `PartReady` or `Invalid`."""
 
     terms: Terms
 
@@ -268,8 +268,8 @@ class DeviceSession:
                     return self._received(self._wire.incoming(frame))
                 except FrameError as error:
                     return [HangUp(str(error))]
-            case NeedBytes(offset):
-                return self._send(Fetch(PartOffset(offset)))
+            case NeedBytes(place):
+                return self._send(Fetch(place))
             case PartReady(bounds, void):
                 self._bounds = bounds
                 if void:

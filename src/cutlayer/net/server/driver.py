@@ -32,8 +32,8 @@ from cutlayer.net.wire.link import OUTBOX_FRAMES, Compute, Link, LinkClosed, Pac
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
-    PartOffset,
     PartPiece,
+    PartRange,
     Refused,
     Restarted,
     RoundClosed,
@@ -45,7 +45,7 @@ _LOG = logging.getLogger(__name__)
 ALONE = ServerBatching()
 
 
-def no_part(offset: int) -> bytes:
+def no_part(offset: int, size: int) -> bytes:
     """For a run whose devices have their part. Raises PacketError."""
     raise PacketError(
         f"a piece of the part from byte {offset} on, which this server does not distribute"
@@ -148,10 +148,10 @@ class _Job:
 
 @final
 class ServerDriver:
-    """A run's server. `save` puts a checkpoint in place; `piece` gives the bytes of the file of the
-    devices' part from one on. A device that takes longer than `patience_s` to read a frame is hung
-    up on; frames to all leave at `downlink_bit_s` in all, each device's at its share (None: as fast
-    as the line is). `batching`: which mini-batches share a pass."""
+    """A run's server. `save` puts a checkpoint in place; `piece` gives so many bytes of the file of
+    the devices' part from one on. A device that takes longer than `patience_s` to read a frame is
+    hung up on; frames to all leave at `downlink_bit_s` in all, each device's at its share (None: as
+    fast as the line is). `batching`: which mini-batches share a pass."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class ServerDriver:
         controller: Controller,
         save: Save,
         compute: Compute,
-        piece: Callable[[int], bytes] = no_part,
+        piece: Callable[[int, int], bytes] = no_part,
         patience_s: float = math.inf,
         downlink_bit_s: float | None = None,
         batching: ServerBatching = ALONE,
@@ -424,8 +424,8 @@ class ServerDriver:
                 self._send(device, frame)
             case s.HangUpOn(device, reason):
                 self._hang_up(device, reason)
-            case s.Read(device, offset):
-                return self._read(device, offset)
+            case s.Read(device, place):
+                return self._read(device, place)
             case s.StoreAdapter(device, message):
                 return self._store(device, message)
             case s.Renew(device):
@@ -458,9 +458,10 @@ class ServerDriver:
         shares = self._controller.reopen(worker.state, measured, len(worker.adapter))
         return _merged(made, worker, shares)
 
-    def _read(self, device: int, offset: int) -> s.Event:
+    def _read(self, device: int, place: PartRange) -> s.Event:
         try:
-            return s.PieceRead(device, PartPiece(PartOffset(offset), self._piece(offset)))
+            data = self._piece(place.offset, place.size)
+            return s.PieceRead(device, PartPiece(place, data))
         except PacketError as error:
             return s.InvalidFrom(device, str(error))
 

@@ -39,6 +39,7 @@ from cutlayer.net.wire.messages import (
     Open,
     Opening,
     PartPiece,
+    PartRange,
     Position,
     Probe,
     Restarted,
@@ -177,11 +178,10 @@ class HangUpOn:
 
 @dataclass(frozen=True)
 class Read:
-    """Read the file of the devices' part from `offset` on; answered by `PieceRead` or
-    `InvalidFrom`."""
+    """Read a piece of the file of the devices' part; answered by `PieceRead` or `InvalidFrom`."""
 
     device: int
-    offset: int
+    place: PartRange
 
 
 @dataclass(frozen=True)
@@ -411,7 +411,7 @@ class ServerSession:
             case Ask():
                 return self._answer(device, Welcome(self._plan.terms[device]))
             case Fetch(place):
-                return [Read(device, place.offset)]
+                return [Read(device, place)]
             case Hello(number) if device not in self._greeted:
                 return self._greet(device, number)
             case Probe() if device in self._greeted:

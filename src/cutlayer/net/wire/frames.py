@@ -41,8 +41,8 @@ from cutlayer.net.wire.messages import (
     Micro,
     Open,
     Opening,
-    PartOffset,
     PartPiece,
+    PartRange,
     Position,
     Probe,
     Refused,
@@ -223,7 +223,7 @@ SAMPLE = np.dtype("<u4")
 Value = TypeVar("Value")
 _READERS: Mapping[type, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind)
-    for kind in (Terms, PartOffset, Opening, Micro, Weight, MergedFrom, Ending)
+    for kind in (Terms, PartRange, Opening, Micro, Weight, MergedFrom, Ending)
 }
 
 
@@ -284,9 +284,9 @@ def _message(frame: Frame) -> Message:
         case Kind.ASK:
             return Ask()
         case Kind.FETCH:
-            return Fetch(_settings(PartOffset, own))
+            return Fetch(_settings(PartRange, own))
         case Kind.PIECE:
-            return PartPiece(_settings(PartOffset, own), own[FrameSection.PIECE])
+            return PartPiece(_settings(PartRange, own), own[FrameSection.PIECE])
         case Kind.HELLO:
             return Hello(number)
         case Kind.WELCOME:

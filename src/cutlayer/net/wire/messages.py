@@ -47,6 +47,8 @@ _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _LARGEST_U32 = 2**32 - 1
 # beyond any file, and within what every system seeks and every JSON reader counts to
 _LARGEST_OFFSET = 2**53
+# of the manifest of a device's part, which is held in memory: some 100,000 tensors
+MANIFEST_BYTES = 2**24
 # of the file of a device's part, at a time: a frame of it fits in a link's chunk
 PIECE_BYTES = 1_000_000
 
@@ -73,10 +75,11 @@ class Terms:
 
     `run`: the run's own name, so that a device's state is never taken for another run's. `width`,
     `tokens`: values a token and the most tokens of a sample at the cut. `class_names`: what labels
-    are numbers of; none for language modelling. `part_sha256`, `part_bytes`: of the file of the
-    device's part. `uplink_bit_s`: the uplink rate that the devices share [bit/s]; None: not paced.
-    `settings`: those keys of the server's configuration that a device computes by. `frozen_from`:
-    the first round in which the devices' part is not trained; None: it always is.
+    are numbers of; none for language modelling. `part_sha256`, `manifest_bytes`: of the manifest of
+    the device's part, which its file begins with. `uplink_bit_s`: the uplink rate that the devices
+    share [bit/s]; None: not paced. `settings`: those keys of the server's configuration that a
+    device computes by. `frozen_from`: the first round in which the devices' part is not trained;
+    None: it always is.
     """
 
     run: Annotated[str, Field(pattern="^[A-Za-z0-9]{1,64}$")]
@@ -87,7 +90,7 @@ class Terms:
     width: Count
     tokens: Count
     part_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    part_bytes: Annotated[int, Field(ge=1)]
+    manifest_bytes: Annotated[int, Field(ge=1, le=MANIFEST_BYTES)]
     uplink_bit_s: Annotated[float, Field(gt=0)] | None
     rounds: Count
     local_steps: Count
@@ -132,10 +135,11 @@ class Weight:
 
 
 @checked(frozen=True, config=_STRICT)
-class PartOffset:
-    """A place in the file of the device's part [bytes from its start]."""
+class PartRange:
+    """A place in the file of the device's part [bytes from its start], and how many from there."""
 
     offset: Annotated[int, Field(ge=0, le=_LARGEST_OFFSET)]
+    size: Annotated[int, Field(ge=1, le=PIECE_BYTES)]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -159,16 +163,16 @@ class Ask:
 
 @dataclass(frozen=True)
 class Fetch:
-    """A device asks for the file of its part, from here on."""
+    """A device asks for a piece of the file of its part."""
 
-    place: PartOffset
+    place: PartRange
 
 
 @dataclass(frozen=True)
 class PartPiece:
-    """The bytes of that file at `place`, at most `PIECE_BYTES`."""
+    """The bytes of that file at `place`, or the first of them."""
 
-    place: PartOffset
+    place: PartRange
     data: bytes
 
 
