@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
 
 from cutlayer.jobs.codec_bench import CutProbe, device_gradient, probe, server_gradient
+from cutlayer.jobs.prepare import prepare
+from cutlayer.jobs.train import start
 from cutlayer.model.optimizer import AdamW
+from cutlayer.training.round import initial_state
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +65,21 @@ def test_another_activation_gives_another_gradient(made: CutProbe) -> None:
 def test_what_was_made_is_told(made: CutProbe) -> None:
     assert "cut after block 2" in made.source and "1 local steps" in made.source
     assert len(made.crossings) == 3
+
+
+def test_it_starts_from_an_adapter_and_says_what_is_not_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rows with which a run that starts from it begins."""
+    model, data = tiny.vision_model(tmp_path / "model"), tiny.images(tmp_path / "images")
+    config = tiny.config(model, data, devices={"count": 1}, training={"rounds": 1})
+    run = start(config, tmp_path / "runs").path
+    adapter = {"start_from": str(run), "dropout": 0.1}
+    again = tiny.config(model, data, devices={"count": 1}, adapter=adapter)
+    (first,) = probe(again, warm_steps=0, kept_steps=1).crossings
+    state = initial_state(prepare(again).setup)
+    assert torch.equal(first.device_row, state.device.row)
+    assert torch.equal(first.server_row, state.server.row)
+    fresh = initial_state(prepare(config).setup)
+    assert not torch.equal(first.device_row, fresh.device.row)
+    assert "adapter.dropout 0.1 is left out" in caplog.text

@@ -135,19 +135,35 @@ def test_what_is_merged_over_links_is_what_the_trainer_merges(
         check_measured(run, number, outcome)
 
 
+# of which two fit in a row
+_SHORT = "{% for turn in messages %}{{ turn['content'] }} [EOS] {% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"chat_template": tiny.CHAT_TEMPLATE, "max_tokens": 12, "too_long": "left"},
+        {"chat_template": _SHORT, "max_tokens": 16, "packing": "documents"},
+    ],
+    ids=lambda rows: str(rows.get("packing", "none")),
+)
 def test_a_run_of_conversations_is_the_trainers_run(
-    llama: tuple[Path, Path], tmp_path: Path
+    rows: dict[str, object], llama: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """Rows of the assistant's last words, dealt by who wrote them."""
+    """Rows of the assistant's last words, or of several conversations, dealt by who wrote them."""
     config = tiny.config(
         llama[0],
         tiny.chats(tmp_path / "chats.jsonl"),
         codec="best",
-        data={"chat_template": tiny.CHAT_TEMPLATE, "max_tokens": 12, "too_long": "left"},
-        partition={"name": "column", "column": "sender"},
+        data=rows,
+        partition="iid" if "packing" in rows else {"name": "column", "column": "sender"},
         training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 2},
     )
-    check_equal(prepare(config).setup, tmp_path)
+    setup = prepare(config).setup
+    device = setup.devices[0]
+    documents = device.batch(device.indices(1, 0)).documents
+    assert any(len(row) > 1 for row in documents or ()) == ("packing" in rows)
+    check_equal(setup, tmp_path)
 
 
 def check_equal(setup: Setup, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,11 +19,12 @@ from cutlayer.config.section import PluginSection
 from cutlayer.data.find import find_model
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch
-from cutlayer.jobs.build import make_adapter, make_codecs
+from cutlayer.jobs.build import make_adapter, make_codecs, start_folder
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.prepare import use_torch
-from cutlayer.model.load import load_device_part, load_server_part
+from cutlayer.model.load import NOTHING, load_device_part, load_server_part
 from cutlayer.model.optimizer import AdamW
+from cutlayer.model.peft_format import check_slots, read_adapter
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.training.exchange import GroupInputs, group_inputs
 
@@ -141,10 +143,23 @@ def probe(config: Config, warm_steps: int, kept_steps: int) -> CutProbe:
     adapter = make_adapter(config.adapter, prepared.task)
     part = (found.path, prepared.task, config.model.cut, adapter)
     classes = len(prepared.data.class_names)
+    folder = start_folder(config.adapter)
+    start = NOTHING if folder is None else read_adapter(folder, adapter)
+    smoothing = config.training.label_smoothing
     parts = Parts(
-        load_device_part(*part, classes=classes),
-        load_server_part(*part, classes=classes),
+        load_device_part(*part, classes=classes, start=start),
+        load_server_part(*part, classes=classes, label_smoothing=smoothing, start=start),
     )
+    begun = ""
+    if folder is not None:
+        slots = (side.adapted.layout.slots for side in (parts.device, parts.server))
+        check_slots(folder, start, tuple(chain(*slots)))
+        begun = f" from {folder}"
+    if config.adapter.dropout:
+        _LOG.warning(
+            f"adapter.dropout {config.adapter.dropout:g} is left out: codecs are judged by"
+            " gradients in which nothing is drawn"
+        )
     samples = prepared.data.train
     plan = BatchPlan(prepared.parts[0], config.training.batch_size, config.seed, 0)
 
@@ -159,7 +174,7 @@ def probe(config: Config, warm_steps: int, kept_steps: int) -> CutProbe:
         parts,
         tuple(kept),
         f"{config.model.name} cut after block {config.model.cut}, {config.data.name}, "
-        f"{warm_steps} local steps trained",
+        f"{warm_steps} local steps trained{begun}",
     )
 
 

@@ -8,21 +8,22 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, final
 from uuid import uuid4
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from cutlayer.channel.rates import ProportionalRates, RateCurves
 from cutlayer.config.choices import NoCodec
 from cutlayer.config.schema import Config
 from cutlayer.config.section import CODECS, PluginSection
-from cutlayer.errors import ConfigError
-from cutlayer.files import write_text
+from cutlayer.errors import ConfigError, RunError, reason
+from cutlayer.files import write_json, write_text
 from cutlayer.jobs.check import check_devices, make_round_end
 from cutlayer.jobs.plugins import check_registered, portable
 from cutlayer.jobs.prepare import Job
@@ -55,7 +56,7 @@ from cutlayer.net.wire.part_files import write_part
 from cutlayer.planner.allocation import Shares
 from cutlayer.rounds.schemes import FEDAVG, DeviceOrder, Phase, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
-from cutlayer.training.evaluation import evaluate, figures_of
+from cutlayer.training.evaluation import DeviceShare, evaluate, figures_of
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
 from cutlayer.training.run import begin
@@ -69,6 +70,8 @@ from cutlayer.training.state import RunState, ServerSide, Training
 
 _UP = ("activation", "labels", "adapter_up")
 _DOWN = ("weights", "adapter_down", "gradient")
+_SAMPLES = "samples.json"
+_SHARES = TypeAdapter(tuple[DeviceShare, ...])
 
 
 @final
@@ -96,6 +99,7 @@ class Recorder:
         self._session = session
         self._shares = session.shares
         self._clock = clock
+        self._kept: tuple[DeviceShare, ...] = ()
         self._began_s = clock()
         # the run's one clock is the state's
         self._elapsed_s = worker.state.virtual_time_s
@@ -106,6 +110,9 @@ class Recorder:
 
         Raises RunError.
         """
+        if self._worker.shares != self._kept:
+            self._kept = self._worker.shares
+            keep_samples(self._log.directory.path, self._kept)
         passed_s = state.virtual_time_s - self._elapsed_s
         delay_s = passed_s if measured is None else measured.delay_s
         rule, evaluation = self._log.rule, None
@@ -159,6 +166,26 @@ class Recorder:
             "uncompressed_downlink_bytes": down - counted.get("gradient", 0) + plain * trains,
             "bytes_by_payload": counted,
         }
+
+
+def keep_samples(folder: Path, shares: Sequence[DeviceShare]) -> None:
+    """Keep what devices say of their samples, who say it as a round ends: a server that is started
+    after the last one weighs them by it. Raises RunError."""
+    write_json(folder / _SAMPLES, [asdict(share) for share in shares])
+
+
+def kept_samples(folder: Path, devices: int) -> tuple[DeviceShare, ...]:
+    """What they have said so far; 0 samples of who has not. Raises RunError for a broken file."""
+    path = folder / _SAMPLES
+    if not path.exists():
+        return (DeviceShare(0),) * devices
+    try:
+        shares = _SHARES.validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {reason(error)}") from error
+    if len(shares) != devices:
+        raise RunError(f"{path} is of {len(shares)} devices, not of the run's {devices}")
+    return shares
 
 
 def _named(phases: Mapping[Phase, float] | None, delay_s: float) -> dict[str, float]:
@@ -359,7 +386,8 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     count = len(setup.devices)
     registry = DeviceRegistry(directory.path / _DEVICES, count, net.devices)
     local_steps = tuple(device.local_steps for device in setup.devices)
-    worker = ServerWorker(training, server, local_steps, bounds, state)
+    shares = kept_samples(directory.path, count)
+    worker = ServerWorker(training, server, local_steps, bounds, state, shares)
     controller = _controller(job, state, len(worker.adapter))
     terms = _terms(job, directory, part, largest.tokens)
     plan = _plan(job, controller.shares, bounds, terms, registry.name)

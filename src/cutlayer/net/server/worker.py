@@ -55,6 +55,7 @@ class ServerWorker:
         local_steps: Sequence[int],
         bounds: Bounds,
         state: RunState,
+        shares: Sequence[DeviceShare] = (),
     ) -> None:
         self._training = training
         self._server = server
@@ -62,8 +63,9 @@ class ServerWorker:
         self._bounds = bounds
         self.train_loss = math.nan
         self.plain_bytes = 0
-        self.samples = [0] * len(local_steps)
-        self._labels: list[tuple[int, ...] | None] = [None] * len(local_steps)
+        shares = shares or (DeviceShare(0),) * len(local_steps)
+        self.samples = [share.samples for share in shares]
+        self._labels = [share.labels for share in shares]
         self._rows = RowCodec(training.adapter_codec, server.device_part.adapted.layout)
         self._start(state)
 
