@@ -57,6 +57,7 @@ def config(vision: tuple[Path, Path]) -> Config:
     return tiny.config(
         *vision,
         codec="paper",
+        adapter_codec="best",
         devices={"count": DEVICES},
         training={"rounds": 3, "local_steps": 2, "batch_size": 4},
         net={

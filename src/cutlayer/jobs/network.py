@@ -159,11 +159,19 @@ class Recorder:
         up, down = (sum(counted.get(name, 0) for name in names) for names in (_UP, _DOWN))
         plain = self._worker.plain_bytes
         trains = self._training.scheme_of(round_number).trains_device
+        # of adapters that went as changes, what they would have been whole
+        more_up, more_down = (
+            self._traffic.count(round_number, name) * self._worker.adapter_bytes
+            - counted.get(name, 0)
+            for name in ("adapter_up", "adapter_down")
+        )
         return {
             "uplink_bytes": up,
             "downlink_bytes": down,
-            "uncompressed_uplink_bytes": up - counted.get("activation", 0) + plain,
-            "uncompressed_downlink_bytes": down - counted.get("gradient", 0) + plain * trains,
+            "uncompressed_uplink_bytes": up - counted.get("activation", 0) + plain + more_up,
+            "uncompressed_downlink_bytes": (
+                down - counted.get("gradient", 0) + plain * trains + more_down
+            ),
             "bytes_by_payload": counted,
         }
 

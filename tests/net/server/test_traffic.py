@@ -15,6 +15,7 @@ def test_two_rounds_are_kept_and_all_are_summed() -> None:
     assert traffic.of(998) == {}
     assert traffic.total() == {"gradient": 100_000, "overhead": 70_000}
     assert len(traffic._rounds) == 2
+    assert traffic.count(1000, "gradient") == 1 and traffic.count(998, "gradient") == 0
 
 
 def test_asking_for_a_round_without_frames_keeps_nothing() -> None:

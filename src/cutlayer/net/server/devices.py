@@ -103,16 +103,20 @@ class TrafficCounter:
     def __init__(self) -> None:
         self._total: Counter[str] = Counter()
         self._rounds: dict[int, Counter[str]] = {}
+        # how many there were of each payload
+        self._counts: dict[int, Counter[str]] = {}
         self._uplink: Counter[int] = Counter()
         self._downlink: Counter[int] = Counter()
 
     def add(self, round_number: int, message: Message, frame_bytes: int) -> None:
         """Enter one frame. Rounds that ended before the last one are forgotten."""
         payloads = _payloads(message)
+        sent = [name for name, size in payloads.items() if size]
         payloads["overhead"] = frame_bytes - sum(payloads.values())
         if round_number not in self._rounds:
             self._begin(round_number)
         self._rounds[round_number].update(payloads)
+        self._counts[round_number].update(sent)
         self._total.update(payloads)
 
     def crossed(self, device: int, *, up: int = 0, down: int = 0) -> None:
@@ -132,13 +136,19 @@ class TrafficCounter:
         """The bytes of the round in progress or the one before it, by payload."""
         return dict(self._rounds.get(round_number, {}))
 
+    def count(self, round_number: int, payload: str) -> int:
+        """How many of a payload there were in the round in progress or the one before it."""
+        return self._counts.get(round_number, Counter())[payload]
+
     def total(self) -> dict[str, int]:
         """The bytes of all rounds, by payload."""
         return dict(self._total)
 
     def _begin(self, round_number: int) -> None:
-        before = self._rounds.get(round_number - 1, Counter())
-        self._rounds = {round_number - 1: before, round_number: Counter()}
+        for kept in (self._rounds, self._counts):
+            before = kept.get(round_number - 1, Counter())
+            kept.clear()
+            kept.update({round_number - 1: before, round_number: Counter()})
 
 
 def _payloads(message: Message) -> dict[str, int]:

@@ -90,6 +90,11 @@ class ServerWorker:
         return pack_adapter(self._opening.received) if self._rows.layout.parameters else b""
 
     @property
+    def adapter_bytes(self) -> int:
+        """Of a device-side adapter that goes whole."""
+        return self._rows.sent(b"").uncompressed_bytes
+
+    @property
     def own_adapters(self) -> tuple[bytes, ...]:
         """Where devices keep their own device-side adapters, what is known of each one's: what it
         sent last, or began with."""
