@@ -32,8 +32,9 @@ from cutlayer.report.plan import (
     used_phases,
 )
 from cutlayer.report.tables import plan_tables
+from cutlayer.rounds.costs import SentWeights
 from cutlayer.rounds.schemes import SFT
-from cutlayer.units import MIB
+from cutlayer.units import MIB, format_bytes
 from report.test_tables import printed
 
 
@@ -73,6 +74,23 @@ def test_cuts_of_their_own_are_counted(plan: Plan) -> None:
     decision = replace(plan.chosen.decision, cuts=(1, 4, 4))
     other = replace(plan, chosen=replace(plan.chosen, decision=decision))
     assert decision_facts(other)["cut"] == "after block 1 on 1 device, 4 on 2 devices of 6 blocks"
+
+
+def test_what_is_assumed_of_the_weights_on_their_way(plan: Plan) -> None:
+    assert plan.chosen is not None
+    assert "weights" not in decision_facts(plan)  # sent as they are held
+    own, cut = plan.workload, plan.chosen.decision.cuts[0]
+
+    def fact(sent: SentWeights) -> str:
+        accounting = replace(own.accounting, weights=sent)
+        return decision_facts(replace(plan, workload=replace(own, accounting=accounting)))[
+            "weights"
+        ]
+
+    size = format_bytes(SentWeights().bytes(own.model, cut))
+    held = format_bytes(own.model.device_weight_bytes(cut))
+    assert fact(SentWeights()).startswith(f"{size} in the first round: {held} of float32, coded")
+    assert fact(SentWeights(devices_have_them=True)) == "devices have them"
 
 
 def test_a_codec_and_what_it_costs() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cutlayer.planner.decision import CodecChoice, Decision, Shortage
+from cutlayer.planner.decision import CodecChoice, Decision, Shortage, Workload
 from cutlayer.planner.explain import (
     AccuracyInfeasibility,
     CutInfeasibility,
@@ -32,6 +32,7 @@ from cutlayer.report.wording import (
     time_scale,
 )
 from cutlayer.rounds.work import Sharing
+from cutlayer.spec import Trained
 from cutlayer.units import MIB, format_bytes, format_joules, format_seconds
 
 _FLOAT32_BITS = 32
@@ -86,7 +87,23 @@ def decision_facts(plan: Plan) -> dict[str, str]:
         "server": f"computes {100 * chosen.later.server_busy:.0f} % of a round; memory"
         f" {_of_limit(chosen.server_memory.total, plan.workload.server.memory_bytes)}",
     }
-    return facts | _energy_facts(plan)
+    return facts | _weights_fact(plan.workload, decision) | _energy_facts(plan)
+
+
+def _weights_fact(workload: Workload, decision: Decision) -> dict[str, str]:
+    """What is assumed of the frozen weights' way to the devices; nothing where they are sent as
+    they are held, or trained."""
+    counted_as, model = workload.accounting.weights, workload.model
+    if counted_as is None or decision.scheme.trained is Trained.WEIGHTS:
+        return {}
+    if counted_as.devices_have_them:
+        return {"weights": "devices have them"}
+    cut = min(decision.cuts) if decision.scheme.splits else model.blocks
+    sent, held = counted_as.bytes(model, cut), model.device_weight_bytes(cut)
+    return {
+        "weights": f"{format_bytes(sent)} in the first round: {format_bytes(held)} of"
+        f" {model.device_base}, coded as trained weights usually are"
+    }
 
 
 def _energy_facts(plan: Plan) -> dict[str, str]:
