@@ -237,3 +237,21 @@ def test_a_plan_that_is_trained_by_has_nothing_that_is_not_read(measured: str) -
     assert main(["plan", *words, "--link.uplink", "shared", "--codec.target-bits-up", "0.6"]) == 0
     config = read_config(Path("plan/plan.yaml"))
     assert config.planner.name == "even"
+
+
+def test_the_ways_to_a_target_accuracy(measured: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", *FEW, "--planner.profile", measured, "--target-accuracy"]
+    assert main([*words, "70%"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "ways to 70 % accuracy, simulated" in out
+    assert "sft (the plan)" in out and "(not measured)" in out
+    assert "nobody measured it on the way" in " ".join(out.split())
+    target = json.loads(Path("plan/plan.json").read_text(encoding="utf-8"))["target"]
+    assert [way["seconds"] for way in target["ways"]] == sorted(
+        way["seconds"] for way in target["ways"]
+    )
+    assert main([*words, "0.95"]) == 2
+    assert "nothing that was measured gets there" in capsys.readouterr().err
+    assert main([*words, "much"]) == 2
+    assert "no share of the test samples" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """A configuration made into a plan, and the plan into a configuration that trains as planned."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,12 @@ from cutlayer.config.schema import Choice, Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.plan import Planned, plan
 from cutlayer.planner.explain import CutInfeasibility
-from cutlayer.planner.profile import packaged_profile, profile_text
+from cutlayer.planner.profile import (
+    CurvePoint,
+    DevicePartPoint,
+    packaged_profile,
+    profile_text,
+)
 from cutlayer.units import BITS_PER_BYTE
 
 SMALL = {
@@ -249,3 +255,52 @@ def test_training_by_the_plan_takes_the_planned_seconds(tmp_path: Path, rate: st
         most_s = BITS_PER_BYTE * float(up + down) / float(min(rates))
         assert abs(float(str(record["delay_s"])) - forecast.delay_s) <= most_s
         assert most_s < forecast.delay_s
+
+
+def test_a_plan_to_a_target_accuracy_trains_as_many_rounds_as_it_needs(tmp_path: Path) -> None:
+    curve = tuple(CurvePoint(n, 2 * n, (0.4 + 0.12 * n,)) for n in range(1, 5))
+    parts = (
+        DevicePartPoint(1, "trained", None, (0.86,)),
+        DevicePartPoint(1, "frozen", None, (0.86,)),
+        DevicePartPoint(8, "trained", None, (0.86,)),
+        DevicePartPoint(8, "frozen", None, (0.86,)),
+    )
+    path = tmp_path / "profile.json"
+    measured = replace(profile(), curve=curve, device_parts=parts)
+    path.write_text(profile_text(measured), encoding="utf-8")
+    config = Config.model_validate({**SMALL, "planner": {"profile": str(path)}})
+    made = plan(config, target_accuracy=0.7)
+    assert made.target is not None and made.target.chosen is not None
+    way = made.target.chosen
+    # the curve is there after 5 of 8 steps, two a round; the codec's loss takes its part
+    assert 3 <= way.rounds.likely <= 4
+    assert made.config.training.rounds == way.rounds.likely
+    assert made.config.scheme.name == "sft-frozen"
+    assert made.chosen is not None
+    assert made.chosen.training_s <= way.seconds * (1 + 1e-9)
+    assert made.plan.workload.rounds == way.rounds.likely
+    unmeasured = {reason for each in made.target.ways for reason in each.unmeasured}
+    assert {"4 local steps a round", "a base in nf4"} <= unmeasured
+    record = made.to_dict()["target"]
+    assert record["accuracy"] == 0.7
+    assert sum(each["chosen"] for each in record["ways"]) == 1
+    assert any(note.startswith("70 % accuracy after") for note in made.notes)
+    # what is given stays: the device part's own setting, a scheme that is fixed
+    own = Config.model_validate({**config.model_dump(exclude_unset=True), "device_part": "trained"})
+    kept = plan(own, target_accuracy=0.7)
+    assert kept.chosen is not None and kept.chosen.decision.scheme.trains_device
+
+
+def test_a_target_accuracy_that_cannot_be_planned_for(measured: str) -> None:
+    config = Config.model_validate({**SMALL, "planner": {"profile": measured}})
+    for options, message in (
+        ({"target_accuracy": 0.99}, "nothing that was measured gets there"),
+        ({"target_accuracy": 78}, "give a share"),
+        ({"target_accuracy": 0.5, "fixed": True}, "chooses nothing"),
+        ({"device_energy_j": 5.0}, "until a target accuracy"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            plan(config, **options)
+    fixed = {**SMALL, "planner": {"profile": measured, "fix": ["codec"]}}
+    with pytest.raises(ConfigError, match=r"planner\.fix without codec"):
+        plan(Config.model_validate(fixed), target_accuracy=0.5)

@@ -87,6 +87,11 @@ def test_two_processes_give_the_points_of_one(plan: ProfilePlan, tmp_path: Path)
     parts = [(point.device_part, point.rounds) for point in alone.device_parts]
     assert parts == [("trained", None), ("frozen", None), ("warm", 1)]
     assert {point.cut for point in alone.device_parts} == {plan.config.model.cut}
+    rounds, steps = plan.config.training.rounds, plan.config.training.local_steps or 0
+    assert [(one.rounds, one.steps) for one in alone.curve] == [
+        (number, number * steps) for number in range(1, rounds + 1)
+    ]
+    assert alone.curve[-1].accuracies == alone.uncompressed.accuracies
 
 
 def test_a_training_that_diverges_is_a_result(plan: ProfilePlan, tmp_path: Path) -> None:

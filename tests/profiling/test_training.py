@@ -73,3 +73,15 @@ def test_a_wrong_setting_is_named() -> None:
     with pytest.raises(ConfigError, match=r"training\.rounds"):
         configuration_of({"training.rounds": 0})
     assert configuration_of({"data.name": "2024"}).data.name == "2024"
+
+
+def test_rounds_on_the_way_are_evaluated_and_change_nothing(
+    pair_of_starts: list[JobStart],
+) -> None:
+    start = pair_of_starts[0]
+    plain = train_through(start, none())
+    seen = train_through(start, none(), every=1)
+    assert plain.curve == {}
+    assert sorted(seen.curve) == list(range(1, start.rounds + 1))
+    assert seen.curve[start.rounds] == seen.accuracy == plain.accuracy
+    assert seen.loss == plain.loss

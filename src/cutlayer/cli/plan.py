@@ -31,7 +31,13 @@ from cutlayer.logs import loading
 from cutlayer.planner.profile import Family, check_machine_name, machine_text
 from cutlayer.profiling.grid import FULL_GRID, MOST_BITS, QUICK_GRID
 from cutlayer.report.plan_page import plan_page
-from cutlayer.report.tables import device_part_tables, fit_lines, plan_tables, profile_table
+from cutlayer.report.tables import (
+    device_part_tables,
+    fit_lines,
+    plan_tables,
+    profile_table,
+    target_table,
+)
 from cutlayer.spec import Base
 
 # `cutlayer plan`: will it fit, how long will it take, and what is best; and `cutlayer profile`:
@@ -69,7 +75,30 @@ def plan_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="plan with the compute and link rates of a networked run of the same model and data",
     )
+    parser.add_argument(
+        "--target-accuracy",
+        type=_share,
+        metavar="SHARE",
+        help="the shortest seconds to this share of the test samples, such as 0.78, rather than the"
+        " shortest round: over device part, cut, codec and steps, as far as they were measured",
+    )
+    parser.add_argument(
+        "--device-energy",
+        type=float,
+        metavar="J",
+        help="the most that all devices together may take until then [J]",
+    )
     add_settings(parser)
+
+
+def _share(text: str) -> float:
+    """`0.78`, or `78%`."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no share of the test samples, such as 0.78"
+        ) from None
 
 
 def run_plan(arguments: argparse.Namespace) -> int:
@@ -78,9 +107,17 @@ def run_plan(arguments: argparse.Namespace) -> int:
     refuse_settings_of(overrides, networks=True)
     config = read_config(arguments.config, overrides, also_read=CHOICES)
     check_folder(arguments.output)
-    planned = plan(config, fixed=arguments.fixed, from_run=arguments.from_run)
+    planned = plan(
+        config,
+        fixed=arguments.fixed,
+        from_run=arguments.from_run,
+        target_accuracy=arguments.target_accuracy,
+        device_energy_j=arguments.device_energy,
+    )
     console = Console(file=sys.stdout)
     console.print(plan_tables(planned.plan))
+    if planned.target is not None:
+        console.print(target_table(planned.target))
     for line in planned.notes:
         console.print(line, markup=False)
     for path in _write(planned, arguments.output):

@@ -4,7 +4,7 @@ Needs neither torch nor the data. Knows which names stand for what; the planner 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from cutlayer.config.choices import ChannelSection, NoCell, SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
 from cutlayer.config.schema import Config
 from cutlayer.config.section import Section
-from cutlayer.errors import ConfigError, shown
+from cutlayer.errors import ConfigError, CutlayerError, shown
 from cutlayer.files import path_of
 from cutlayer.jobs.build import (
     check_steps,
@@ -39,7 +39,7 @@ from cutlayer.jobs.check import (
 from cutlayer.jobs.from_run import LearnedRates, learned_rates
 from cutlayer.jobs.machines import ServerHardware, make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
-from cutlayer.planner.configuration import CodecChoices, measured_choices
+from cutlayer.planner.configuration import CodecChoices, every_choice, measured_choices
 from cutlayer.planner.decision import (
     CodecChoice,
     Decision,
@@ -52,12 +52,20 @@ from cutlayer.planner.decision import (
 from cutlayer.planner.forecast import Forecast, PlanEnergy
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
 from cutlayer.planner.profile import Profile
-from cutlayer.report.plan import infeasibility_line
-from cutlayer.report.plan_page import plan_record
+from cutlayer.planner.target import (
+    Learning,
+    Target,
+    TargetPlan,
+    Variant,
+    Way,
+    plan_to_target,
+)
+from cutlayer.report.plan import infeasibility_line, target_notes
+from cutlayer.report.plan_page import plan_record, target_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
-from cutlayer.rounds.schemes import SFT, Scheme
-from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, ModelSpec
+from cutlayer.rounds.schemes import SFT, SFT_FROZEN, SFT_OVERLAP, Scheme
+from cutlayer.spec import ActivationPolicy, Base, MiniBatch, MiniBatchPolicy, ModelSpec
 from cutlayer.units import linear_from_db
 
 # A configuration made into what a planner needs, without its data and without a weight.
@@ -191,7 +199,8 @@ class Planned:
     """A plan with the configuration that was `given` for it; `profile` is None where nobody
     measured accuracy.
 
-    `fixed`: nothing was chosen. `learned`: the rates of a run, which are in `given`.
+    `fixed`: nothing was chosen. `learned`: the rates of a run, which are in `given`. `target`: the
+    ways to a target accuracy, the fastest of which the plan is; None: nobody asked for one.
     """
 
     given: Config
@@ -199,6 +208,7 @@ class Planned:
     profile: Profile | None
     fixed: bool = False
     learned: LearnedRates | None = None
+    target: TargetPlan | None = None
 
     @property
     def chosen(self) -> Forecast | None:
@@ -228,14 +238,18 @@ class Planned:
                 " with it"
             )
         values = config.model_dump(mode="json", exclude_unset=True)
-        for section, settings in _decided(config, decision).items():
+        decided = _decided(config, decision)
+        if self.target is not None:
+            decided["training"]["rounds"] = self.plan.workload.rounds
+        for section, settings in decided.items():
             values[section] = chosen_values(section, values.get(section, {}), settings)
         config = Config.model_validate(values)
         return without(config, {each.key for each in unread(config)})
 
     def to_dict(self) -> dict[str, Any]:
         """Every number of the plan, as `plan.json` has it, units in the keys."""
-        return plan_record(self.plan, self.notes)
+        record = plan_record(self.plan, self.notes)
+        return record if self.target is None else {**record, "target": target_record(self.target)}
 
     @property
     def energy(self) -> PlanEnergy | None:
@@ -249,7 +263,14 @@ class Planned:
         return list(_notes(self))
 
 
-def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = None) -> Planned:
+def plan(
+    config: Config,
+    *,
+    fixed: bool = False,
+    from_run: Path | str | None = None,
+    target_accuracy: float | None = None,
+    device_energy_j: float | None = None,
+) -> Planned:
     """The shortest round for `config`, within its planner section's limits; nothing is trained, and
     neither data nor weights are needed.
 
@@ -258,11 +279,24 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
     directory of a networked run of the same model, data and devices, whose compute and link rates
     are planned with. That nothing fits is an answer: `chosen` is None.
 
+    `target_accuracy`: a share of the test samples, such as 0.78. Then the plan is the one of
+    shortest seconds until that, all rounds together, over the device part (trained, frozen), cut,
+    codec and order of steps too, by a measured profile; at most `device_energy_j` is taken of all
+    devices together. `Planned.target` has the other ways.
+
     Raises ConfigError for settings, a link, limits, a profile or a run that cannot be, RunError for
     what is no measured run, AssetError and ModelError for a model: as a run of it would.
     """
     config = check_given("plan", config, also_read=CHOICES)
     check_kind(bool, "True or False", fixed=fixed)
+    if target_accuracy is None:
+        target = None
+        if device_energy_j is not None:
+            raise ConfigError("the devices' energy is limited until a target accuracy: give one")
+    else:
+        target = Target(target_accuracy, device_energy_j)
+    if fixed and target is not None:
+        raise ConfigError("a plan to a target accuracy chooses, and --fixed chooses nothing")
     learned = None if from_run is None else learned_rates(config, path_of("from_run", from_run))
     config = config if learned is None else learned.into(config)
     _check_devices(config.devices.count)
@@ -289,12 +323,91 @@ def plan(config: Config, *, fixed: bool = False, from_run: Path | str | None = N
         decision = _as_given(config, workload, limits, own.accurate[0])
         made = plan_as_given(workload, limits, decision, own, section.accuracy_loss)
         return Planned(config, made, None, fixed=True, learned=learned)
+    if target is not None:
+        if measured is None:
+            raise ConfigError(
+                f"a target accuracy needs a measured profile of {config.model.name} on"
+                f" {config.data.name}, a scheme that compresses, and planner.fix without codec:"
+                " `cutlayer profile` measures one, planner.profile names it"
+            )
+        return _to_target(config, target, workload, limits, scheme, measured, learned)
     if measured is not None:
         codecs = measured_choices(measured, section.accuracy_loss)
     else:
         codecs = _configured(config, workload)
     made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
     return Planned(config, made, profile, learned=learned)
+
+
+def _to_target(
+    config: Config,
+    target: Target,
+    workload: Workload,
+    limits: PlanLimits,
+    scheme: Scheme,
+    profile: Profile,
+    learned: LearnedRates | None,
+) -> Planned:
+    """The fastest measured way, and its plan. Raises ConfigError: nothing that was measured gets
+    there within all limits."""
+    steps = max(workload.local_steps)
+    learning = Learning.of(profile, workload.rounds, workload.rounds * steps)
+    own = scheme if scheme != SFT_OVERLAP else SFT
+    given = "scheme" in config.planner.fix or "device_part" in config.model_fields_set
+    schemes = (own,) if given or own not in (SFT, SFT_FROZEN) else (SFT, SFT_FROZEN)
+    variants = [Variant(workload), *_variants(config, scheme)]
+    found = plan_to_target(target, variants, limits, schemes, every_choice(profile), learning)
+    way = found.chosen
+    if way is None:
+        highest = learning.highest
+        share = 100 * sum(highest.accuracies) / len(highest.accuracies)
+        raise ConfigError(
+            f"target accuracy {target.accuracy:g}: nothing that was measured gets there within all"
+            f" limits; the most is {share:.1f} % after {highest.rounds} rounds, without a codec."
+            " Lower it, raise the limits, or measure more rounds with `cutlayer profile"
+            " --training.rounds`"
+        )
+    made = _plan_of(way, limits, own)
+    return Planned(config, made, profile, learned=learned, target=found)
+
+
+def _plan_of(way: Way, limits: PlanLimits, scheme: Scheme) -> Plan:
+    """The plan of a way's rounds, cut and codec, with the shares of the shortest round."""
+    forecast, decision = way.forecast, way.forecast.decision
+    fixed = replace(limits.fixed, cut=decision.common_cut)
+    frozen = not decision.scheme.trains_device
+    codecs = CodecChoices((decision.codec,), (), None, way.loss.error)
+    made = make_plan(
+        forecast.workload,
+        replace(limits, fixed=fixed),
+        decision.scheme if frozen or not decision.scheme.splits else scheme,
+        codecs,
+        way.loss.loss,
+    )
+    return made if made.chosen is not None else replace(made, chosen=forecast, infeasibilities=())
+
+
+def _variants(config: Config, scheme: Scheme) -> Iterator[Variant]:
+    """Other settings of which nobody knows the accuracy: local steps, adapters' codec, base."""
+    changes: dict[str, dict[str, dict[str, Any]]] = {}
+    if (steps := config.training.local_steps) is not None:
+        for count in (2 * steps, 4 * steps):
+            changes[f"{count} local steps a round"] = {"training": {"local_steps": count}}
+    if scheme.trains_device and config.adapter_codec.name == "none":
+        changes["adapters through int8"] = {"adapter_codec": {"name": "int8"}}
+    for base in (Base.BFLOAT16, Base.NF4):
+        if config.devices.base != base:
+            own = {"base": base.value}
+            changes[f"a base in {base.value}"] = {"devices": own, "server": own}
+    for unmeasured, settings in changes.items():
+        values = config.model_dump(mode="json", exclude_unset=True)
+        for section, changed in settings.items():
+            values[section] = {**values.get(section, {}), **changed}
+        try:
+            workload = make_workload(Config.model_validate(values))
+        except CutlayerError:
+            continue  # a base that this machine or model cannot have is no way to get there
+        yield Variant(workload, settings, (unmeasured,))
 
 
 def _check_cuts(config: Config, model: ModelSpec, *, fixed: bool) -> None:
@@ -378,6 +491,8 @@ def _notes(planned: Planned) -> Iterator[str]:
             f"no profile of {config.model.name} on {config.data.name}: the codec stays as"
             " configured, accuracy is not checked; `cutlayer profile` measures it"
         )
+    if planned.target is not None:
+        yield from target_notes(planned.target)
     yield from profile_notes(planned)
     replaced = replacements(planned)
     yield from replaced

@@ -438,6 +438,18 @@ def measured_choices(profile: Profile, most_loss: float) -> CodecChoices:
     return CodecChoices(tuple(_undominated(good)), tuple(bad), paper, profile.loss_error)
 
 
+def every_choice(profile: Profile) -> tuple[CodecChoice, ...]:
+    """Every measured point that no other one beats in bits both ways and in accuracy. What seems to
+    be more accurate than no codec counts as no loss."""
+    reference = profile.uncompressed.accuracy
+    kept: list[CodecChoice] = []
+    every = [_choice(point, max(reference - point.accuracy, 0.0)) for point in profile.points]
+    for choice in sorted(every, key=lambda each: (each.up, each.down, _loss(each))):
+        if all(_loss(choice) < _loss(each) or choice.down < each.down for each in kept):
+            kept.append(choice)
+    return tuple(kept)
+
+
 def smallest_setting(
     profile: Profile,
     codec: str,

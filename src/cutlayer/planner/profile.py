@@ -72,6 +72,16 @@ class DevicePartPoint:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """How accurate training without a codec is after so many rounds, one accuracy a seed: `steps`
+    are the local steps until then of the device that has most."""
+
+    rounds: int
+    steps: int
+    accuracies: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class MeasuredLoss:
     """Accuracy lost against another way to train, and its standard error [share of samples]."""
 
@@ -85,8 +95,9 @@ class Profile:
 
     `training` says in a line what was trained, `command` how the file was made. `seeds` number the
     accuracies of every point. One point, codec `none`, is what the others lose accuracy against.
-    `device_parts` are of any cuts, each measured with the device part trained, too. Raises
-    ConfigError for a point without what it is held against, or whose accuracies are not one a seed.
+    `device_parts` are of any cuts, each measured with the device part trained, too. `curve` is that
+    point's on the way, round by round as far as it was evaluated. Raises ConfigError for a point
+    without what it is held against, or whose accuracies are not one a seed.
     """
 
     model: str
@@ -98,6 +109,7 @@ class Profile:
     seeds: tuple[int, ...]
     points: tuple[ProfilePoint, ...]
     device_parts: tuple[DevicePartPoint, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
 
     def __post_init__(self) -> None:
         named = [(f"{one.codec} {dict(one.settings)}", one.accuracies) for one in self.points]
@@ -105,6 +117,7 @@ class Profile:
             (f"device part {one.device_part} at cut {one.cut}", one.accuracies)
             for one in self.device_parts
         ]
+        named += [(f"round {one.rounds}", one.accuracies) for one in self.curve]
         for name, accuracies in named:
             if len(accuracies) != len(self.seeds):
                 raise ConfigError(
@@ -149,12 +162,15 @@ class Profile:
         and with one seed, from the test samples alone, as `loss_error`'s.
         """
         trained = next(p for p in self.device_parts_at(point.cut) if p.device_part == TRAINED)
-        losses = [
-            one - other for one, other in zip(trained.accuracies, point.accuracies, strict=True)
-        ]
+        return self.loss_between(trained, point)
+
+    def loss_between(self, reference: DevicePartPoint, point: DevicePartPoint) -> MeasuredLoss:
+        """What `point` loses against `reference`, of any cut; as `device_part_loss`."""
+        pairs = zip(reference.accuracies, point.accuracies, strict=True)
+        losses = [one - other for one, other in pairs]
         if len(losses) > 1:
             return MeasuredLoss(mean(losses), sqrt(variance(losses) / len(losses)))
-        shares = (trained.accuracy, point.accuracy)
+        shares = (reference.accuracy, point.accuracy)
         error = sqrt(sum(share * (1 - share) for share in shares) / self.test_samples)
         return MeasuredLoss(mean(losses), error)
 
@@ -176,7 +192,11 @@ def read_profile(path: Path) -> Profile:
             DevicePartPoint(**{**p, "accuracies": tuple(p["accuracies"])})
             for p in fields.get("device_parts", ())
         ]
-        own = {"seeds": tuple(fields["seeds"]), "points": tuple(points)}
+        curve = [
+            CurvePoint(**{**p, "accuracies": tuple(p["accuracies"])})
+            for p in fields.get("curve", ())
+        ]
+        own = {"seeds": tuple(fields["seeds"]), "points": tuple(points), "curve": tuple(curve)}
         return Profile(**{**fields, **own, "device_parts": tuple(device_parts)})
     except FileNotFoundError as error:
         raise ConfigError(f"no profile {path}; `cutlayer profile` makes one") from error

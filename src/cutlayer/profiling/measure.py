@@ -29,7 +29,7 @@ from cutlayer.files import storage_error
 from cutlayer.jobs.prepare import prepare, use_torch
 from cutlayer.jobs.resume import model_digests
 from cutlayer.logs import unheard
-from cutlayer.planner.profile import TRAINED, DevicePartPoint, Profile, ProfilePoint
+from cutlayer.planner.profile import TRAINED, CurvePoint, DevicePartPoint, Profile, ProfilePoint
 from cutlayer.profiling.grid import (
     DEFAULT_CODEC,
     PUBLISHED_CODEC,
@@ -75,7 +75,8 @@ class RunResult:
     `accuracy` (a share) and `loss` [nat] are of the test split, nothing compressed, NaN if it
     diverged; `accuracy_finished` is what the last finished round left, diverged or not.
     `bits_up_other` and `bits_down_other` are what the other codec of a `ShadowCodec` would have
-    sent. Bits are over the finished rounds, NaN where the scheme sends no activations.
+    sent. Bits are over the finished rounds, NaN where the scheme sends no activations. `curve`: the
+    accuracy after each round that was evaluated on the way, by the round's number.
     """
 
     accuracy: float
@@ -87,6 +88,7 @@ class RunResult:
     bits_up_other: float
     bits_down_other: float
     cpu_s: float
+    curve: Mapping[int, float]
 
 
 def training_text(config: Config) -> str:
@@ -127,15 +129,20 @@ def evaluate_job(setup: Setup, state: RunState) -> Evaluation:
     return evaluate(setup.training, setup.server, state)
 
 
-def train_through(start: JobStart, codecs: CodecPair) -> RunResult:
-    """Train from `start` through `codecs`, then evaluate."""
+def train_through(start: JobStart, codecs: CodecPair, *, every: int | None = None) -> RunResult:
+    """Train from `start` through `codecs`, then evaluate; after `every` so many rounds, too."""
     begun_s = process_time()
     setup = replace(start.setup, training=replace(start.setup.training, codecs=codecs))
     state, costs = start.state, []
-    for outcome in play_rounds(setup, start.state, start.rounds):
+    curve: dict[int, float] = {}
+    for number, outcome in enumerate(play_rounds(setup, start.state, start.rounds), start=1):
         state = outcome.state
         costs.append(outcome.round_costs)
+        if every is not None and number % every == 0 and number < start.rounds:
+            curve[number] = evaluate_job(setup, state).accuracy
     evaluation = evaluate_job(setup, state)
+    if every is not None and costs:
+        curve[len(costs)] = evaluation.accuracy
     diverged = len(costs) < start.rounds
     traffic = traffic_of(costs)
     return RunResult(
@@ -148,6 +155,7 @@ def train_through(start: JobStart, codecs: CodecPair) -> RunResult:
         bits_up_other=_other_bits(state, Direction.UP, traffic),
         bits_down_other=_other_bits(state, Direction.DOWN, traffic),
         cpu_s=process_time() - begun_s,
+        curve=curve,
     )
 
 
@@ -214,7 +222,8 @@ class ProfiledRun:
     than the job has if it `diverged`, of none the accuracy before training. Bits are per
     value of activations (up) and gradients (down) over those rounds, None if there is none; the
     `same_symbols` ones are of the codec that would have sent the same in other bytes, if any.
-    Where `cut` and `device_part` are None, they are the job's cut, and trained.
+    Where `cut` and `device_part` are None, they are the job's cut, and trained. `curve`: the round,
+    the local steps until then and the accuracy, of rounds on the way of a run without a codec.
     """
 
     job: str
@@ -232,6 +241,7 @@ class ProfiledRun:
     cut: int | None = None
     device_part: str | None = None
     device_part_rounds: int | None = None
+    curve: tuple[tuple[int, int, float], ...] = ()
 
     @property
     def wanted(self) -> "WantedRun":
@@ -357,7 +367,12 @@ class ProfileTrainer:
             config = self._config if part is None else part.of(self._config)
             self._start = job_start(config, wanted.seed, self._test, quiet=True)
             self._part = part
-        trained = train_through(self._start, codecs_of(wanted.setting, self._start.packets))
+        # what the others lose is lost against it, on the way as in the end
+        plain = wanted.setting.codec == "none" and part is None
+        codecs = codecs_of(wanted.setting, self._start.packets)
+        every = self._config.evaluation.every if plain else None
+        trained = train_through(self._start, codecs, every=every)
+        steps = self._start.packets // self._start.rounds
         return ProfiledRun(
             job=self.job,
             seed=wanted.seed,
@@ -374,6 +389,7 @@ class ProfileTrainer:
             cut=None if part is None else part.cut,
             device_part=None if part is None else part.name,
             device_part_rounds=None if part is None else part.rounds,
+            curve=tuple((number, number * steps, share) for number, share in trained.curve.items()),
         )
 
 
@@ -407,7 +423,17 @@ def measure_profile(plan: ProfilePlan, log: Path) -> Profile:
             _LOG.info(f"{wanted}: diverged; it counts as round {done[wanted.key].rounds} left it")
     about = ProfileHeader(plan.config, plan.command, plan.seed_numbers(), trainer.test_samples)
     made = profile_of(about, list(plan.grid.settings()), done)
-    return replace(made, device_parts=tuple(_device_part_points(plan, parts, done)))
+    curve = tuple(_curve_points([done[one.key] for one in wanted_runs]))
+    return replace(made, device_parts=tuple(_device_part_points(plan, parts, done)), curve=curve)
+
+
+def _curve_points(lines: Sequence[ProfiledRun]) -> Iterator[CurvePoint]:
+    """Of the rounds that were evaluated with every seed, without a codec."""
+    plain = [line for line in lines if line.codec == "none" and line.device_part is None]
+    seeds = [{number: (steps, share) for number, steps, share in line.curve} for line in plain]
+    for number in sorted(set.intersection(*(set(one) for one in seeds)) if seeds else ()):
+        steps = seeds[0][number][0]
+        yield CurvePoint(number, steps, tuple(one[number][1] for one in seeds))
 
 
 def _device_part_points(
@@ -482,8 +508,10 @@ def append_profiled_run(path: Path, line: ProfiledRun) -> None:
 
 def _line(path: Path, number: int, text: str) -> ProfiledRun:
     try:
-        return ProfiledRun(**json.loads(text))
-    except (ValueError, TypeError) as error:
+        fields = json.loads(text)
+        curve = tuple(tuple(point) for point in fields.pop("curve", ()))
+        return ProfiledRun(**fields, curve=curve)
+    except (ValueError, TypeError, AttributeError) as error:
         raise RunError(
             f"{path}, line {number}, is no record of a training run ({error}); delete the line,"
             " or the file to train everything again"

@@ -5,6 +5,7 @@ baselines. Knows plans, no terminal, no page and no file.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from cutlayer.planner.explain import (
 )
 from cutlayer.planner.forecast import PHASES as PLANNED
 from cutlayer.planner.plan import Baseline, CutRow, Plan
+from cutlayer.planner.target import TargetPlan, Way
 from cutlayer.report.wording import (
     PHASES,
     byte_scale,
@@ -444,3 +446,66 @@ def _whom(baseline: Baseline) -> str:
 
 def _times(factor: float) -> str:
     return f"{factor:.0f}" if factor >= _MANY else f"{factor:.3g}"
+
+
+def way_cells(target: TargetPlan) -> Cells:
+    """A row for each way to the target, the fastest first: its seconds, as measured and at one
+    standard error either way, its rounds, cut and codec."""
+    energy = any(way.devices_j is not None for way in target.ways)
+    headings = ("way", "seconds", "at best", "at worst", "rounds", "cut", "bits")
+    rows = tuple(_way_row(target, way, energy=energy) for way in target.ways)
+    note = "at best, at worst: one standard error of the accuracies; bits up and down per value"
+    return Cells((*headings, *(("devices",) if energy else ())), rows, note)
+
+
+def _way_row(target: TargetPlan, way: Way, *, energy: bool) -> tuple[str, ...]:
+    decision, most_s = way.forecast.decision, way.most_s
+    joules = "-" if way.devices_j is None else format_joules(way.devices_j)
+    name = ", ".join((decision.scheme.name, *way.unmeasured))
+    mark = " (the plan)" if way is target.chosen else " (not measured)" if way.unmeasured else ""
+    bits = [_FLOAT32_BITS * part for part in (decision.codec.up, decision.codec.down)]
+    return (
+        name + mark,
+        format_seconds(way.seconds),
+        format_seconds(way.least_s),
+        "never" if most_s is None else format_seconds(most_s),
+        f"{way.rounds.likely:.0f}",
+        f"{decision.cuts[0]}",
+        f"{bits[0]:.2g} + {bits[1]:.2g}" if decision.scheme.trains_device else f"{bits[0]:.2g}",
+        *((joules,) if energy else ()),
+    )
+
+
+def target_notes(target: TargetPlan) -> Iterator[str]:
+    """How long it takes and how sure that is; then what was taken to be so, and what nobody
+    knows."""
+    learning, way, profile = target.learning, target.chosen, target.learning.profile
+    share = f"{100 * target.target.accuracy:.3g} %"
+    if way is not None:
+        worst = "never" if way.most_s is None else f"after {format_seconds(way.most_s)}"
+        codec = way.forecast.decision.codec
+        yield (
+            f"{share} accuracy after {format_seconds(way.seconds)} simulated, {worst} if all that"
+            f" was measured is one standard error too good; codec {codec}"
+        )
+    yield f"assumed: it learns by local steps as what was measured: {profile.training}"
+    if profile.curve:
+        yield "assumed: what codec and device part lose by the end, they lose on the way too"
+    else:
+        yield (
+            f"assumed: the profile ended after {learning.highest.rounds} of these rounds; nobody"
+            " measured it on the way, so no way is known to be shorter: `cutlayer profile` does"
+        )
+    if not learning.device_part_cuts:
+        yield (
+            f"not known: what other cuts than {profile.cut}, or a frozen device part, cost:"
+            " `cutlayer profile` measures it"
+        )
+    faster = [one for one in target.ways if way is None or one.seconds < way.seconds]
+    for one in faster:
+        if one.unmeasured:
+            what = ", ".join(one.unmeasured)
+            yield (
+                f"not known: accuracy with {what}, which would get there in"
+                f" {format_seconds(one.seconds)} if it cost none"
+            )

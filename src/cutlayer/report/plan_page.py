@@ -12,6 +12,7 @@ from cutlayer.planner.decision import CodecChoice, Decision
 from cutlayer.planner.forecast import PHASES as PLANNED
 from cutlayer.planner.forecast import Forecast, RoundForecast
 from cutlayer.planner.plan import CutRow, Plan
+from cutlayer.planner.target import TargetPlan
 from cutlayer.report.plan import (
     cut_cells,
     decision_facts,
@@ -67,6 +68,34 @@ def plan_record(plan: Plan, notes: Sequence[str] = ()) -> Record:
                 "decision": _decision(baseline.decision),
             }
             for baseline in plan.baselines
+        ],
+    }
+
+
+def target_record(target: TargetPlan) -> Record:
+    """The ways to a target accuracy as a nested mapping that JSON holds, the fastest first."""
+    return {
+        "accuracy": target.target.accuracy,
+        "most_devices_j": target.target.most_devices_j,
+        "measured": [
+            {"rounds": one.rounds, "steps": one.steps, "accuracies": list(one.accuracies)}
+            for one in target.learning.curve
+        ],
+        "ways": [
+            {
+                "chosen": way is target.chosen,
+                "seconds": way.seconds,
+                "least_s": way.least_s,
+                "most_s": way.most_s,
+                "rounds": way.rounds.likely,
+                "accuracy_loss": way.loss.loss,
+                "accuracy_loss_error": way.loss.error,
+                "devices_j": way.devices_j,
+                "settings": {key: dict(own) for key, own in way.variant.settings.items()},
+                "not_measured": list(way.unmeasured),
+                "decision": _decision(way.forecast.decision),
+            }
+            for way in target.ways
         ],
     }
 

@@ -18,6 +18,7 @@ from cutlayer.errors import ConfigError
 from cutlayer.planner.accuracy import GRID_CODECS, JudgedSurface, fit_surfaces
 from cutlayer.planner.plan import Plan
 from cutlayer.planner.profile import TRAINED, Profile, ProfilePoint
+from cutlayer.planner.target import TargetPlan
 from cutlayer.report.comparison import (
     Column,
     Comparison,
@@ -38,6 +39,7 @@ from cutlayer.report.plan import (
     phase_legend,
     plan_title,
     resource_line,
+    way_cells,
 )
 from cutlayer.report.sweep import (
     Sweep,
@@ -297,7 +299,7 @@ def _texts_table(texts: TextTable) -> Table:
     return table
 
 
-_LEFT = ("device", "activations", "", "fits")
+_LEFT = ("device", "activations", "", "fits", "way")
 
 
 def plan_tables(plan: Plan) -> RenderableType:
@@ -320,6 +322,13 @@ def plan_tables(plan: Plan) -> RenderableType:
     parts += _cuts(plan)
     parts += _section("beside other schemes", _cells_table(gain_cells(plan)))
     return Group(*parts)
+
+
+def target_table(target: TargetPlan) -> RenderableType:
+    """Every way to the target accuracy, the fastest first."""
+    title = f"ways to {100 * target.target.accuracy:.3g} % accuracy, simulated"
+    cells = way_cells(target)
+    return Group(*_section(title, _cells_table(cells), Text(cells.note, style="dim")))
 
 
 def _cuts(plan: Plan) -> list[RenderableType]:
