@@ -1,5 +1,6 @@
 """A run says what it trains, on what, over which link and how long, a line each."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,24 @@ def test_a_run_of_a_language_model(tmp_path: Path) -> None:
     files = tiny.text_model(tmp_path / "words", "llama"), tiny.corpus(tmp_path / "corpus")
     _, data, *_ = _lines(tiny.config(*files, partition={"name": "iid"}))
     assert data == "corpus: blocks of 12 tokens; 97 train, 26 test; 32 to 33 blocks per device"
+
+
+def test_a_run_of_conversations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows of their own lengths; and what the template does not write is not learned from."""
+    model, path = tiny.text_model(tmp_path / "words", "llama"), tmp_path / "chats.jsonl"
+    call = {"function": {"name": "plot", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "good film"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "a plot"},
+        {"role": "assistant", "content": "great", "thinking": "was the film good"},
+    ]
+    path.write_text((json.dumps({"messages": turns}) + "\n") * 10, encoding="utf-8")
+    said = {"max_tokens": 40, "chat_template": tiny.CHAT_TEMPLATE}
+    config = tiny.config(model, path, partition="iid", data=said)
+    _, data, *_ = _lines(config)
+    assert data == ("chats.jsonl: rows of up to 40 tokens; 8 train, 2 test; 2 to 3 rows per device")
+    assert "the chat template leaves out the tool_calls, thoughts of the conver" in caplog.text
 
 
 @pytest.mark.parametrize(

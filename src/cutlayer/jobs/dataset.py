@@ -159,6 +159,7 @@ def _as_rows(data: DataSet, config: Config, making: RowMaking) -> tuple[DataSet,
     else:
         data, skipped = _checked(data, config, None)
         _tell_if_odd(making.tokenizer, data)
+        making.tell_unwritten(data.train)
     if making.packing == "none":  # a sample is a row: those drawn are enough
         data = _drawn(data, config)
 

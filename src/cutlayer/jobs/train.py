@@ -86,7 +86,11 @@ def _data(config: Config, prepared: PreparedData, real: bool) -> str:
     data = prepared.data
     counts = f"{len(data.test)} test" if real else f"{len(data.train)} train, {len(data.test)} test"
     if prepared.task == "causal-lm":
-        what, noun = f"blocks of {config.data.max_tokens} tokens", "block"
+        blocks = config.data.packing == "blocks" or (
+            config.data.packing is None and data.reading is None
+        )
+        noun = "block" if blocks else "row"
+        what = f"{noun}s of {'' if blocks else 'up to '}{config.data.max_tokens} tokens"
     else:
         what = f"{len(data.class_names)} classes: {_names(data.class_names)}"
         noun = "sample"
