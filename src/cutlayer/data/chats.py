@@ -321,6 +321,14 @@ def _text(value: object, field: str) -> str:
     return value
 
 
+def read_turns(value: object) -> tuple[dict[str, Any], ...]:
+    """A conversation of `role` and `content` as a template takes it, as rows of data are read.
+
+    Raises DataError with the turn and what is wrong with it.
+    """
+    return _turns(value, "messages", "messages")
+
+
 def _turns(value: object, column: str, kind: TextFormat) -> tuple[dict[str, Any], ...]:
     turns = _unpacked(value)
     if turns is None:

@@ -91,6 +91,7 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
     """
     section, data = config.data, _found(config, model, dealt=dealt)
     _LOG.info(f"data {section.name}: from {data.source}, {data.location}")
+    section.check_task(data.task)
     _refuse_other_task(config, data.task, model)
     _tell_found(data)
     held_out = config.evaluation.validation_fraction

@@ -18,8 +18,9 @@ from transformers import DynamicCache, GenerationConfig, TextStreamer
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from cutlayer.data.chats import read_turns
 from cutlayer.data.find import FoundAsset, find_model
-from cutlayer.errors import ConfigError, ModelError
+from cutlayer.errors import ConfigError, ModelError, reason
 from cutlayer.jobs.build import make_adapter
 from cutlayer.jobs.facts import MOST_NEW, TrainedFolder
 from cutlayer.jobs.resume import model_digests
@@ -39,6 +40,8 @@ _CACHE = next(
     for one in fields(GenerateDecoderOnlyOutput)
     if one.name in ("cache", "past_key_values")
 )
+# below it, logits over the temperature are no numbers any more
+_COLDEST = 1e-3
 # texts that are generated at a time
 _TOGETHER = 8
 
@@ -56,9 +59,11 @@ class Sampling:
     def __post_init__(self) -> None:
         if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {self.max_new_tokens!r}: give 1 or more")
-        if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
+        drawn = _is_number(self.temperature) and _COLDEST <= self.temperature < math.inf
+        if not (drawn or self.temperature == 0):
             raise ConfigError(
-                f"temperature is {self.temperature!r}: give 0 (the likeliest) or more"
+                f"temperature is {self.temperature!r}: give 0 (the likeliest), or {_COLDEST:g} or"
+                " more"
             )
         if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigError(f"top_p is {self.top_p!r}: give a number above 0, up to 1")
@@ -168,9 +173,12 @@ def prompt_ids(model: UsableModel, prompt: str | Sequence[Turn], system: str | N
     """The tokens before an answer: of turns, by the chat template, of which a text that is alone is
     the user's; where the tokenizer has no template, the text as it is.
 
-    Raises ModelError for turns without a template, and where nothing is left to be answered.
+    Raises ModelError for turns without a template or that it refuses, and where nothing is left to
+    be answered; DataError for what is no conversation.
     """
     tokenizer = model.tokenizer
+    if isinstance(prompt, str) and not prompt.strip():
+        raise ModelError("the prompt has no token: give a text")
     if tokenizer.chat_template is None:
         if not isinstance(prompt, str) or system is not None:
             raise ModelError(
@@ -179,10 +187,16 @@ def prompt_ids(model: UsableModel, prompt: str | Sequence[Turn], system: str | N
             )
         ids: list[int] = tokenizer(prompt)["input_ids"]
     else:
-        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        said = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if system is not None:
-            turns = [{"role": "system", "content": system}, *turns]
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+            said = [{"role": "system", "content": system}, *said]
+        turns = list(read_turns(said))
+        try:
+            ids = tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, return_dict=False
+            )
+        except Exception as error:  # a template may do anything
+            raise ModelError(f"the chat template refuses these turns: {reason(error)}") from error
     if not ids:
         raise ModelError("the prompt has no token: give a text")
     return ids
