@@ -147,6 +147,16 @@ def test_a_talk_remembers_until_it_is_reset(
     assert [line.strip() for line in out.splitlines()] == [first, second, third]
 
 
+def test_a_talk_goes_on_after_an_answer_that_says_nothing(
+    model: UsableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Talk(model, Sampling(max_new_tokens=3))
+    with monkeypatch.context() as patched:
+        patched.setattr("cutlayer.jobs.use.generated", lambda *args, **more: [""])
+        assert talk.answer("good film") == ""
+    assert talk.answer("a plot") and len(talk.turns) == 4
+
+
 def test_what_slides_or_is_empty_is_read_anew() -> None:
     """Blocks that forget what lies beyond a window cannot go back to the middle of it."""
     ids, reading = [5, 6, 7, 8], Reading()

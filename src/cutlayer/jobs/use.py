@@ -188,17 +188,23 @@ def prompt_ids(model: UsableModel, prompt: str | Sequence[Turn], system: str | N
         ids: list[int] = tokenizer(prompt)["input_ids"]
     else:
         said = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        if system is not None:
-            said = [{"role": "system", "content": system}, *said]
-        turns = list(read_turns(said))
-        try:
-            ids = tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, return_dict=False
-            )
-        except Exception as error:  # a template may do anything
-            raise ModelError(f"the chat template refuses these turns: {reason(error)}") from error
+        ids = turn_ids(model, read_turns(said), system)
     if not ids:
         raise ModelError("the prompt has no token: give a text")
+    return ids
+
+
+def turn_ids(model: UsableModel, turns: Sequence[Turn], system: str | None) -> list[int]:
+    """The tokens before an answer to turns that are a template's to read: the model's own may say
+    nothing. Raises ModelError for those that the template refuses."""
+    if system is not None:
+        turns = [{"role": "system", "content": system}, *turns]
+    try:
+        ids: list[int] = model.tokenizer.apply_chat_template(
+            list(turns), add_generation_prompt=True, return_dict=False
+        )
+    except Exception as error:  # a template may do anything
+        raise ModelError(f"the chat template refuses these turns: {reason(error)}") from error
     return ids
 
 
@@ -371,10 +377,10 @@ class Talk:
         """
         turns = [*self._turns, {"role": "user", "content": text}]
         limit = token_limit(self._model.whole.adapted.model.config)
-        ids = prompt_ids(self._model, turns, self._system)
+        ids = turn_ids(self._model, turns, self._system)
         while limit is not None and len(ids) + self._sampling.max_new_tokens > limit and turns[2:]:
             turns = turns[2:]
-            ids = prompt_ids(self._model, turns, self._system)
+            ids = turn_ids(self._model, turns, self._system)
         (answer,) = generated(
             self._model, [ids], self._sampling, streamer=streamer, reading=self._reading
         )
