@@ -35,6 +35,7 @@ from cutlayer.jobs.use import (
     generated,
     load_trained,
     prompt_ids,
+    turn_ids,
 )
 from cutlayer.model.peft_format import load_adapter
 
@@ -380,7 +381,7 @@ def test_a_talk_reads_only_what_is_new(model: UsableModel, monkeypatch: pytest.M
         return forward(*args, **given)
 
     def anew(turns: Sequence[Any]) -> tuple[list[int], str]:
-        asked = prompt_ids(model, turns, "a plot")
+        asked = turn_ids(model, turns, "a plot")
         return asked, generated(model, [asked], sampling)[0]
 
     monkeypatch.setattr(inner, "forward", counting)
