@@ -92,6 +92,46 @@ def test_a_cell_decodes_to_the_mean_of_its_values():
     assert back[ones].mean() == pytest.approx(values[ones].mean(), abs=2e-3)
 
 
+def massive_and_others(rows=3000):
+    """Laplace values, one column a hundred times the others."""
+    values = laplace(rows, 120)
+    values[:, 7] *= 100
+    return values
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.5, 2.5])
+def test_energy_is_kept_where_it_is_asked_for(ratio):
+    values = massive_and_others()
+    plain, means = there_and_back(DeadZone(RelativeStep(1.0)), values, ratio=ratio)
+    quantised, back = there_and_back(
+        DeadZone(RelativeStep(1.0), keeps_energy=True), values, ratio=ratio
+    )
+    np.testing.assert_array_equal(quantised.symbols, plain.symbols)
+    others = np.arange(120) != 7
+    sent = np.square(values[:, others]).sum()
+    assert np.square(means[:, others]).sum() < 0.99 * sent
+    # from a third of the rows: 119,000 values whose squares vary as much as twice their mean
+    assert np.square(back[:, others]).sum() == pytest.approx(sent, rel=0.02)
+    # the massive column's symbols are large, and move by less than a step
+    step = np.frombuffer(quantised.settings[:4], dtype="<f4")[0]
+    assert np.abs(back[:, 7] - values[:, 7]).max() < 1.5 * step
+
+
+def test_energy_that_few_symbols_cannot_carry_is_not_kept():
+    values = massive_and_others(300)
+    # nearly all values are zeros, and what is left would have to grow by more than a packet says
+    _, back = there_and_back(DeadZone(RelativeStep(1.0), keeps_energy=True), values, ratio=8.0)
+    others = np.arange(120) != 7
+    assert 0 < np.square(back[:, others]).sum() < 0.5 * np.square(values[:, others]).sum()
+
+
+@pytest.mark.parametrize("values", [np.zeros((4, 6)), np.zeros((0, 6)), np.zeros((4, 0))])
+def test_where_nothing_is_left_no_energy_is_looked_for(values):
+    quantiser = DeadZone(RelativeStep(1.0), keeps_energy=True)
+    _, back = there_and_back(quantiser, values.astype(np.float32))
+    np.testing.assert_array_equal(back, values)
+
+
 def test_a_step_grows_before_a_symbol_overflows():
     values = laplace()
     values[3, 5] = 1e7

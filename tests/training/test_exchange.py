@@ -135,7 +135,7 @@ def test_best_follows_the_goal_that_is_given() -> None:
     section = BestCodec(target_bits_up=0.9, target_cosine_down=0.8)
     codecs = make_codecs(section, packets=40)
     assert isinstance(codecs.up, StagedCodec) and isinstance(codecs.down, StagedCodec)
-    assert codecs.up.quantiser == DeadZone(TargetBits(0.9))
+    assert codecs.up.quantiser == DeadZone(TargetBits(0.9), keeps_energy=True)
     assert codecs.down.quantiser == DeadZone(TargetCosine(0.8))
 
 

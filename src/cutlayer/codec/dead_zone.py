@@ -5,6 +5,11 @@
 `shift` is where the values of a cell lie on average, one number for |q| = 1 and one for the rest,
 measured by the sender. Knows nothing of how symbols are coded.
 
+At few bits most values become zero, and what is decoded has less energy than what was sent: a
+network's norms meet activations as no sample has them. `keeps_energy` makes both shifts larger by
+as much as gives the energy back: the mean squared error grows, and the gradients of what is
+computed from the values come nearer to the true ones (docs/codec.md).
+
 Source: G. J. Sullivan, "Efficient scalar quantization of exponential and Laplacian random
 variables", IEEE Trans. Inf. Theory 42(5), 1996.
 """
@@ -15,7 +20,7 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int16, Int64
 
 from cutlayer.codec.entropy import signed_entropy
 from cutlayer.codec.kernels.kernels import Array, Kernels, Moments
@@ -27,6 +32,10 @@ LARGEST_SYMBOL = 32767
 SMALLEST_STEP = np.float32(2.0**-100)
 # the columns of most energy, this share of all, do not count for the scale of the others
 MASSIVE_SHARE = 0.01
+# so many rows tell how much energy is missing
+ENERGY_ROWS = 1024
+# of a packet
+MOST_SHIFT = 1.0
 
 
 @final
@@ -37,13 +46,14 @@ class DeadZone(Quantiser):
     `rule` finds the step, in units of the root mean square of the values without the hundredth of
     columns that have most energy: in some models one channel is a hundred times the others, and a
     step in proportion to it would drop all else. A symbol never exceeds 32767: the step grows
-    instead.
+    instead. `keeps_energy`: see the module; for activations, whose scale norms divide by.
 
     Raises ConfigError: rounding not within (0, 0.5].
     """
 
     rule: StepRule
     rounding: float = 0.35
+    keeps_energy: bool = False
     name: ClassVar[str] = "dead-zone"
 
     def __post_init__(self) -> None:
@@ -64,8 +74,12 @@ class DeadZone(Quantiser):
         if _largest_symbol(largest, step, rounding) == LARGEST_SYMBOL:
             step = np.float32(float(largest) / (LARGEST_SYMBOL - 1))
         symbols, moments = kernels.quantise_dead_zone(values.reshape(-1), step, rounding)
-        settings = SETTINGS.pack(step, *_shifts(moments))
-        return Quantised(symbols.reshape(values.shape), settings)
+        symbols = symbols.reshape(values.shape)
+        one, more = _shifts(moments)
+        if self.keeps_energy:
+            missing = _missing_shift(values, symbols, float(step), (one, more), kernels)
+            one, more = min(one + missing, MOST_SHIFT), min(more + missing, MOST_SHIFT)
+        return Quantised(symbols, SETTINGS.pack(step, one, more))
 
     def dequantise(
         self, quantised: Quantised, sizes: Int64[np.ndarray, " batch"], kernels: Kernels
@@ -73,7 +87,11 @@ class DeadZone(Quantiser):
         if len(quantised.settings) != SETTINGS.size:
             raise PacketError(f"dead zone: {len(quantised.settings)} bytes of settings")
         step, one, more = SETTINGS.unpack(quantised.settings)
-        if not (0.0 < step < math.inf and -1.0 <= one <= 1.0 and -1.0 <= more <= 1.0):
+        if not (
+            0.0 < step < math.inf
+            and -MOST_SHIFT <= one <= MOST_SHIFT
+            and -MOST_SHIFT <= more <= MOST_SHIFT
+        ):
             raise PacketError(f"dead zone: step {step}, shifts {one} and {more}")
         symbols = quantised.symbols
         values = kernels.dequantise_dead_zone(
@@ -145,3 +163,32 @@ def _shifts(moments: Moments) -> tuple[float, float]:
     pairs = ((moments.ones, moments.ones_excess), (moments.more, moments.more_excess))
     one, more = (((excess / n + 0.5) / 4096 if n else 0.0) for n, excess in pairs)
     return one, more
+
+
+def _missing_shift(
+    values: Float32[Array, "row column"],
+    symbols: Int16[Array, "row column"],
+    step: float,
+    shifts: tuple[float, float],
+    kernels: Kernels,
+) -> float:
+    """By how much all decoded magnitudes must grow [steps] for their energy to be that of `values`,
+    the columns of most energy left out: the root x of n x^2 + 2 x sum(|x'|) = what is missing."""
+    if not kernels.largest(values):
+        return 0.0
+    every = max(len(values) // ENERGY_ROWS, 1)
+    some, some_symbols = values[::every], symbols[::every]
+    arrays = kernels.arrays
+    energy = arrays.energies(some / step).astype(np.float64)
+    flat = some_symbols.reshape(-1)
+    decoded = kernels.dequantise_dead_zone(flat, np.float32(1.0), *map(np.float32, shifts))
+    decoded = decoded.reshape(some_symbols.shape)
+    counts = arrays.to_host((some_symbols != 0).sum(0)).astype(np.float64)
+    sizes = arrays.to_host(abs(decoded).sum(0)).astype(np.float64)
+    missing = energy - arrays.energies(decoded)
+    massive = math.ceil(MASSIVE_SHARE * energy.size)
+    kept = np.argsort(energy)[: max(energy.size - massive, 1)]
+    n, total, lacking = counts[kept].sum(), sizes[kept].sum(), missing[kept].sum()
+    if n == 0 or not 0.0 < lacking < math.inf:
+        return 0.0
+    return float((math.sqrt(total * total + n * lacking) - total) / n)

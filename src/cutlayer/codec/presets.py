@@ -53,7 +53,10 @@ def best(
     """
     return CodecPair(
         StagedCodec(
-            DeadZone(up), TwoWay(), centre=True, transform=LearnedBasis(share, packets=packets)
+            DeadZone(up, keeps_energy=True),
+            TwoWay(),
+            centre=True,
+            transform=LearnedBasis(share, packets=packets),
         ),
         StagedCodec(
             DeadZone(down), TwoWay(), transform=LearnedBasis(coarseness=2.0, packets=packets)
