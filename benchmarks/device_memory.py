@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +34,14 @@ from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part
 from cutlayer.model.optimizer import Sgd
 from cutlayer.model.placement import Placement
-from cutlayer.model.split import DevicePart, Pending, SavedBytes, device_forward
+from cutlayer.model.split import (
+    DevicePart,
+    LiveBytes,
+    Pending,
+    SavedBytes,
+    device_forward,
+    frozen_forward,
+)
 from cutlayer.spec import ActivationPolicy, Base
 
 MIB = 2**20
@@ -68,24 +76,27 @@ class Extent:
 
 @dataclass(frozen=True)
 class Mode:
-    """How a device works through a mini-batch."""
+    """How a device works through a mini-batch; `trains` False: its part is frozen."""
 
     activation_memory: ActivationPolicy
     micro_batches: int
     in_flight: int
     base: Base = Base.FLOAT32
+    trains: bool = True
 
     @property
     def name(self) -> str:
-        """`keep/16/1/float32`."""
-        return f"{self.activation_memory}/{self.micro_batches}/{self.in_flight}/{self.base}"
+        """`keep/16/1/float32`, or `frozen/16/1/float32`."""
+        how = self.activation_memory if self.trains else "frozen"
+        return f"{how}/{self.micro_batches}/{self.in_flight}/{self.base}"
 
 
 @dataclass(frozen=True)
 class Held:
     """Bytes by kind at the peak of a step.
 
-    `saved`: what autograd holds, with what it runs again in backward. `crossing`: one micro-batch's
+    `saved`: what autograd holds, with what it runs again in backward; of a part that is frozen all
+    that a forward has at a time. `crossing`: one micro-batch's
     activation or gradient at the cut, float32. `flops`: of forward and backward.
     """
 
@@ -149,19 +160,23 @@ def held(path: Path, extent: Extent, mode: Mode) -> Held:
     part, rows, pixels = _ready(path, extent, mode)
     few = _few(pixels, mode)
     velocity = Sgd(momentum=0.9).init(rows)["velocity"]
+    step = partial(_step, part, rows, few, _size(pixels, mode), mode)
+    there_anyway = [*part.adapted.tensors, rows, pixels]
+    if not mode.trains:  # apart: the counter's own dispatch holds tensors too
+        with LiveBytes(there_anyway) as live:
+            step()
     with (
-        SavedBytes([*part.adapted.tensors, rows, pixels]) as saved,
+        SavedBytes(there_anyway) as saved,
         FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter,
     ):
-        crossing = _step(part, rows, few, _size(pixels, mode), mode)
-    assert rows.grad is not None
+        crossing = step()
     return Held(
         weights=part.adapted.bytes,
         adapters=rows.nbytes,
-        gradients=rows.grad.nbytes,
+        gradients=0 if rows.grad is None else rows.grad.nbytes,
         optimizer=velocity.nbytes,
         input=pixels.nbytes,
-        saved=saved.peak,
+        saved=saved.peak if mode.trains else live.peak,
         crossing=crossing,
         flops=counter.get_total_flops() * len(pixels) // len(few),
     )
@@ -183,7 +198,8 @@ def run(path: Path, extent: Extent, mode: Mode) -> Ran:
 
 
 def _ready(path: Path, extent: Extent, mode: Mode) -> tuple[DevicePart, Tensor, Tensor]:
-    adapter = AdapterSpec(rank=extent.rank, alpha=float(extent.rank))
+    layers = None if mode.trains else tuple(range(extent.cut, extent.blocks))
+    adapter = AdapterSpec(rank=extent.rank, alpha=float(extent.rank), layers=layers)
     part = load_device_part(
         path,
         "image-classification",
@@ -213,11 +229,16 @@ def _step(part: DevicePart, rows: Tensor, pixels: Tensor, size: int, mode: Mode)
     draw = torch.Generator().manual_seed(2)
     crossing = 0
     for micro in pixels.split(size):
-        one = device_forward(
-            part, rows, [len(micro)], {"pixel_values": micro}, mode.activation_memory
-        )
-        crossing = max(crossing, one.activation.nbytes)
+        given = part, rows, [len(micro)], {"pixel_values": micro}
+        if mode.trains:
+            one = device_forward(*given, mode.activation_memory)
+        else:
+            one = frozen_forward(*given)
+        # of a forward's own it is counted there
+        crossing = max(crossing, one.activation.nbytes if mode.trains else 0)
         one.release()  # as if it had been sent
+        if not mode.trains:
+            continue
         pending.append(one)
         if len(pending) == mode.in_flight:
             _receive(pending.pop(0), draw)
@@ -261,6 +282,8 @@ FULL_MODES = (
     Mode(ActivationPolicy.CHECKPOINT, 64, 64),
     Mode(ActivationPolicy.RECOMPUTE, 1, 1),
     Mode(ActivationPolicy.RECOMPUTE, 64, 64),
+    Mode(ActivationPolicy.KEEP, 32, 1, Base.NF4, trains=False),
+    Mode(ActivationPolicy.KEEP, 64, 1, Base.NF4, trains=False),
 )
 # as many samples in flight as in 16 micro-batches of the whole mini-batch, in a quarter of the time
 BASES = replace(FULL, batch=16)
@@ -271,6 +294,7 @@ QUICK_MODES = (
     Mode(ActivationPolicy.CHECKPOINT, 4, 1),
     Mode(ActivationPolicy.RECOMPUTE, 16, 16),
     *(Mode(ActivationPolicy.KEEP, 4, 1, base) for base in (Base.BFLOAT16, Base.NF4)),
+    Mode(ActivationPolicy.KEEP, 4, 1, Base.NF4, trains=False),
 )
 
 Value = TypeVar("Value")
@@ -308,6 +332,7 @@ GOALS = (
     Goal(Mode(ActivationPolicy.KEEP, 32, 2), 420, 1.05),
     Goal(Mode(ActivationPolicy.KEEP, 64, 1), 250, 1.05),
     Goal(Mode(ActivationPolicy.RECOMPUTE, 64, 64), 250, 1.5),
+    Goal(Mode(ActivationPolicy.KEEP, 32, 1, Base.NF4, trains=False), 90, 1.0),
 )
 
 

@@ -65,6 +65,7 @@ VARIANTS: dict[str, Settings] = {
     LONGER: {"device_part": "frozen", "times": 3},
 }
 GAIN_SHARE = 0.95
+TEST_SAMPLES = 200
 # twelfths of the blocks below the cuts
 DEPTHS = (1, 4, 8, 10)
 
@@ -98,7 +99,12 @@ def images(title: str, data: str, learning_rate: float, **training: int) -> Trai
     """DINOv2-small at 56 px, 17 tokens an image."""
     settings = {
         "model": "dinov2-small",
-        "data": {"name": data, "train_samples": 2400, "test_samples": 200, "image_size": 56},
+        "data": {
+            "name": data,
+            "train_samples": 2400,
+            "test_samples": TEST_SAMPLES,
+            "image_size": 56,
+        },
         "training": {"rounds": 3, "local_steps": 8, "batch_size": 8, **training},
         "optimizer": {"name": "adamw", "learning_rate": learning_rate},
     }
@@ -114,7 +120,7 @@ def texts(
         "data": {
             "name": data,
             "train_samples": 2400,
-            "test_samples": 200,
+            "test_samples": TEST_SAMPLES,
             "max_tokens": max_tokens,
             # a mail has a NUL character
             "on_bad_sample": "skip",
@@ -485,10 +491,12 @@ def tables(results: Sequence[Result]) -> str:
 
 def explained() -> str:
     """What a number of the matrix is."""
+    test_error = 100 * math.sqrt(0.5 / TEST_SAMPLES)
     return (
         "Trained less frozen, after equal steps: points of accuracy, or per cent of perplexity for"
         " the Brown corpus and arithmetic, seed by seed; mean ± standard error over the seeds,"
-        " where there are several. **Bold**: in most seeds the trained run's target"
+        f" where there are several. With one, {TEST_SAMPLES} test samples leave it uncertain by up"
+        f" to {test_error:.0f} points. **Bold**: in most seeds the trained run's target"
         f" ({100 * GAIN_SHARE:.0f} % of its gain) is reached in fewer simulated seconds with the"
         " device part trained than in any other way that was run."
     )

@@ -61,6 +61,10 @@ class MiniBatchPolicy:
 # values that share a scale
 NF4_BLOCK = 64
 
+# of packed weights, the values that a processor unpacks at a time, into a place that it keeps: 8
+# MiB of float32, which stay in its cache
+UNPACKED_VALUES = 2**21
+
 # kept whole
 KEEP_WHOLE = MiniBatchPolicy()
 

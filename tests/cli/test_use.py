@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from transformers import (
 
 from cutlayer.cli.main import main
 from cutlayer.cli.use import talk_on
-from cutlayer.errors import ModelError
+from cutlayer.errors import DataError, ModelError
 from cutlayer.jobs.facts import open_trained
 from cutlayer.jobs.train import start
 from cutlayer.jobs.use import (
@@ -34,6 +35,7 @@ from cutlayer.jobs.use import (
     generated,
     load_trained,
     prompt_ids,
+    turn_ids,
 )
 from cutlayer.model.peft_format import load_adapter
 
@@ -146,6 +148,16 @@ def test_a_talk_remembers_until_it_is_reset(
     assert [line.strip() for line in out.splitlines()] == [first, second, third]
 
 
+def test_a_talk_goes_on_after_an_answer_that_says_nothing(
+    model: UsableModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Talk(model, Sampling(max_new_tokens=3))
+    with monkeypatch.context() as patched:
+        patched.setattr("cutlayer.jobs.use.generated", lambda *args, **more: [""])
+        assert talk.answer("good film") == ""
+    assert talk.answer("a plot") and len(talk.turns) == 4
+
+
 def test_what_slides_or_is_empty_is_read_anew() -> None:
     """Blocks that forget what lies beyond a window cannot go back to the middle of it."""
     ids, reading = [5, 6, 7, 8], Reading()
@@ -249,6 +261,8 @@ def test_over_other_weights_it_does_not_run_unasked(
         ("generate RUN a --raw --system b", "leave one of them out"),
         ("generate RUN --file no.txt", "no.txt cannot be read"),
         ("generate RUN a --temperature -1", "temperature is -1.0"),
+        ("generate RUN a --temperature 1e-300", "or 0.001 or more"),
+        ("generate RUN a --temperature nan", "temperature is nan"),
         ("generate RUN a --top-p 0", "top_p is 0.0"),
         ("generate RUN a --max-new-tokens 63", "more than the model's 64"),
         ("generate RUN a --device cuda:9", "device is cuda:9"),
@@ -281,6 +295,37 @@ def test_a_line_without_a_prompt_is_named(
     path.write_text(f'"a"\n{line}\n')
     assert main(["generate", str(run), "--file", str(path)]) == 2
     assert "prompts.jsonl line 2 " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("turns", "told"),
+    [
+        ([{"role": "wizard", "content": "a"}], "turn 1 has the role 'wizard': known are system"),
+        ([{"role": "user", "content": 3}], "turn 1 (user): its 'content' is a number, not a text"),
+        ([{"role": "user", "content": None}], "turn 1 (user): it has no text"),
+        ([{"role": "user", "content": "stop"}], "the chat template refuses these turns: no stop"),
+    ],
+)
+def test_turns_are_read_as_those_of_data(
+    model: UsableModel, turns: list[Any], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no data could teach is not asked in silence; and what a template refuses is told."""
+    refuses = "{% if messages[0]['content'] == 'stop' %}{{ raise_exception('no stop') }}{% endif %}"
+    monkeypatch.setattr(model.tokenizer, "chat_template", refuses + TEMPLATE)
+    with pytest.raises((DataError, ModelError), match=re.escape(told)):
+        prompt_ids(model, turns, None)
+    parts = [{"type": "text", "text": "good"}, {"type": "text", "text": " film"}]
+    asked = prompt_ids(model, [{"role": "user", "content": parts}], None)
+    assert asked == prompt_ids(model, "good film", None)
+
+
+def test_a_file_of_turns_is_not_raw(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}]}))
+    assert main(["generate", str(run), "--raw", "--file", str(path)]) == 2
+    assert "--raw has no turns" in capsys.readouterr().err
 
 
 def test_a_classifier_and_a_model_without_template_say_so(
@@ -336,7 +381,7 @@ def test_a_talk_reads_only_what_is_new(model: UsableModel, monkeypatch: pytest.M
         return forward(*args, **given)
 
     def anew(turns: Sequence[Any]) -> tuple[list[int], str]:
-        asked = prompt_ids(model, turns, "a plot")
+        asked = turn_ids(model, turns, "a plot")
         return asked, generated(model, [asked], sampling)[0]
 
     monkeypatch.setattr(inner, "forward", counting)

@@ -19,6 +19,7 @@ from cutlayer.data.templates import (
     closed,
     completion_row,
     conversation_row,
+    unwritten,
 )
 from cutlayer.errors import DataError
 from cutlayer.spec import IGNORED_LABEL, LossOn, TooLong
@@ -196,6 +197,35 @@ def test_calls_of_tools_count_and_what_they_give_does_not() -> None:
     found = counted(encoded(template, turns))
     assert found[0].startswith('[{"type": "function"')
     assert found[1] == "Three.<|im_end|>\n"
+
+
+def test_what_a_template_leaves_out_is_named() -> None:
+    """Of all that are looked at: what one of them shows is written."""
+    call = {"type": "function", "function": {"name": "sum", "arguments": {"of": [1, 2]}}}
+    tools = ({"type": "function", "function": {"name": "sum"}},)
+    called = Conversation(
+        (
+            say("system", "Count."),
+            say("user", "1 + 2?"),
+            say("assistant", "", tool_calls=[call]),
+            say("tool", "3"),
+            say("assistant", "Three.", reasoning_content="A sum.", thinking="A sum."),
+        ),
+        tools,
+    )
+
+    def left_out(template: str, *more: Conversation) -> tuple[str, ...]:
+        return unwritten(ChatTemplate(BYTES, template, ""), (Conversation(TWO), called, *more))
+
+    assert left_out(templates.CHATML) == ("tools", "tool_calls", "thoughts")
+    assert left_out(templates.QWEN3) == ("tools", "tool_calls")
+    assert left_out("{{ messages | tojson }}{{ tools | tojson }}") == ()
+    silent = "{% for turn in messages if turn.role in ('user', 'assistant') %}{{ turn.content }}"
+    of_roles = ("turns of the system", "turns of the tool")
+    assert left_out(silent + "{% endfor %}")[-2:] == of_roles
+    # one that refuses what it is shown is told of where it is used
+    refuses = "{% if not tools %}{{ raise_exception('no tools') }}{% endif %}" + templates.CHATML
+    assert left_out(refuses) == ("tool_calls", "thoughts")
 
 
 def test_a_template_s_today_is_always_the_same_day() -> None:

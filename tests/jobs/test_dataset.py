@@ -12,6 +12,7 @@ from cutlayer.data.partition import PreparedData
 from cutlayer.data.rows import token_row
 from cutlayer.errors import ConfigError, DataError
 from cutlayer.jobs.dataset import prepare_data
+from cutlayer.jobs.model_spec import planned_model
 from cutlayer.logs import lines_to
 
 
@@ -213,3 +214,24 @@ def test_texts_may_be_rows_of_their_own(llama: Path, tmp_path: Path) -> None:
 
 def test_the_defaults_fit_the_built_in_model() -> None:
     assert Config().data.image_size % 14 == 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"packing": "documents"},
+        {"loss_on": "all"},
+        {"too_long": "drop"},
+        {"chat_template": "{{a}}"},
+    ],
+)
+def test_what_language_models_alone_read_is_refused_for_others(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    """In a run, once it is known what the data are for, and in a plan."""
+    model, data = tiny.text_model(tmp_path / "bert", "bert"), tiny.reviews(tmp_path / "reviews")
+    config = tiny.config(model, data, data=given)
+    (name,) = given
+    for use in (lambda: prepare_data(config, model), lambda: planned_model(config)):
+        with pytest.raises(ConfigError, match=rf"data\.{name} .* is not read for text-classif"):
+            use()

@@ -1,14 +1,18 @@
 """A run says what it trains, on what, over which link and how long, a line each."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
+from planner.test_profile import PROFILE
 
 from cutlayer.config.schema import Config
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import overview, resume, start
 from cutlayer.logs import lines_to
+from cutlayer.planner.profile import profile_text
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +50,24 @@ def test_a_run_of_a_language_model(tmp_path: Path) -> None:
     files = tiny.text_model(tmp_path / "words", "llama"), tiny.corpus(tmp_path / "corpus")
     _, data, *_ = _lines(tiny.config(*files, partition={"name": "iid"}))
     assert data == "corpus: blocks of 12 tokens; 97 train, 26 test; 32 to 33 blocks per device"
+
+
+def test_a_run_of_conversations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Rows of their own lengths; and what the template does not write is not learned from."""
+    model, path = tiny.text_model(tmp_path / "words", "llama"), tmp_path / "chats.jsonl"
+    call = {"function": {"name": "plot", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "good film"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "a plot"},
+        {"role": "assistant", "content": "great", "thinking": "was the film good"},
+    ]
+    path.write_text((json.dumps({"messages": turns}) + "\n") * 10, encoding="utf-8")
+    said = {"max_tokens": 40, "chat_template": tiny.CHAT_TEMPLATE}
+    config = tiny.config(model, path, partition="iid", data=said)
+    _, data, *_ = _lines(config)
+    assert data == ("chats.jsonl: rows of up to 40 tokens; 8 train, 2 test; 2 to 3 rows per device")
+    assert "the chat template leaves out the tool_calls, thoughts of the conver" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -123,3 +145,25 @@ def test_a_resumed_run_says_where_it_goes_on(model: Path, images: Path, tmp_path
     with lines_to(said.append):
         resume(path, changes={"training.rounds": "2"})
     assert said.count("resumes with round 2 of 2") == 1
+
+
+def test_a_device_part_that_is_frozen_says_what_training_it_would_bring(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    frozen = tiny.config(model, images, scheme="sft-frozen")
+    _, _, link, _, part = _lines(frozen)
+    assert link.startswith("codec best (0.7 bits per value); link")
+    assert part == "device part frozen"
+    warm = tiny.config(model, images, device_part={"name": "warm", "rounds": 1})
+    assert _lines(warm)[-1] == "device part trained in 1 round, then frozen"
+    path = tmp_path / "profile.json"
+    own = replace(PROFILE, model=str(model), data=str(images), cut=2)
+    parts = tuple(replace(point, cut=2) for point in own.device_parts)
+    path.write_text(profile_text(replace(own, device_parts=parts)), encoding="utf-8")
+    measured = tiny.config(model, images, scheme="sft-frozen", planner={"profile": str(path)})
+    trained, point = parts[:2]
+    lost = own.device_part_loss(replace(point, cut=4))
+    assert _lines(measured)[-1] == (
+        f"device part frozen: training it brings {100 * lost.loss:.1f} ± {100 * lost.error:.1f} of"
+        f" {100 * trained.accuracy:.1f} points at cut 2, by its profile"
+    )

@@ -27,7 +27,9 @@ RULES = (
 
 
 # of SL the hand-over of the adapters takes what the broadcast of them takes elsewhere
-@pytest.mark.parametrize("name", ["sft", "sft-uncompressed", "sl", "fl-lora", "fl-full"])
+@pytest.mark.parametrize(
+    "name", ["sft", "sft-uncompressed", "sft-frozen", "sl", "fl-lora", "fl-full"]
+)
 @pytest.mark.parametrize("rules", [RULES[0], RULES[-1]], ids=["alone", "arrivals"])
 @pytest.mark.parametrize("block_s", [0.0, 0.5])
 def test_one_device_waits_for_nobody(name: str, rules: SharingRules, block_s: float) -> None:

@@ -121,3 +121,15 @@ def test_a_server_that_only_merges_needs_rows_of_all_devices() -> None:
     need = server_need(FREE, scheme, 1, MiniBatchPolicy())
     own = device_need(FREE, scheme, 1, MiniBatchPolicy())
     assert need.total == own.weights + 4 * own.adapters
+
+
+def test_a_frozen_part_has_no_adapters_and_one_forward_at_a_time() -> None:
+    frozen = SCHEMES["sft-frozen"]
+    need, trained = (device_need(FREE, scheme, CUT, MiniBatchPolicy()) for scheme in (frozen, SFT))
+    assert need.adapters == need.gradients == need.optimizer == 0
+    assert need.weights == trained.weights and need.input == trained.input
+    assert 0 < need.activations < trained.activations
+    # nothing of the devices' side, and no gradient to send, at the server either
+    served, other = (server_need(FREE, scheme, CUT, MiniBatchPolicy()) for scheme in (frozen, SFT))
+    assert served.adapters < other.adapters and 2 * served.input == other.input
+    assert served.activations < other.activations

@@ -22,7 +22,14 @@ from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_device_part, load_server_part
 from cutlayer.model.lora import Draws
 from cutlayer.model.placement import Placement
-from cutlayer.model.split import DevicePart, SavedBytes, ServerPart, measure_micro_batch
+from cutlayer.model.split import (
+    DevicePart,
+    LiveBytes,
+    SavedBytes,
+    ServerPart,
+    frozen_forward,
+    measure_micro_batch,
+)
 from cutlayer.rounds.costs import StepFlops, physical_flops
 from cutlayer.rounds.memory import activation_bytes, server_activation_bytes
 from cutlayer.spec import ActivationPolicy, Base, MiniBatch, ModelSpec, Task, Trained
@@ -172,6 +179,38 @@ def _check_bytes(
     assert logits.requires_grad
     expected = server_activation_bytes(spec, server.cut, batch)
     assert expected == pytest.approx(saved.bytes, rel=BYTES_TOLERANCE)
+
+
+@pytest.mark.parametrize("case", FAMILIES.values(), ids=FAMILIES)
+def test_what_a_frozen_part_has_at_a_time(tmp_path: Path, case: Case) -> None:
+    """Nothing is kept for backward: what is there is a block's, whatever the cut."""
+    path, cut = save_model(tmp_path, case.model_type, case.task, **case.size), 3
+    layers = replace(case.adapter, layers=(cut,))
+    spec = case.describe(path).frozen_below(cut)
+    part = load_device_part(path, case.task, cut, layers, classes=CLASSES)
+    assert part.adapted.layout.parameters == 0
+    inputs, _ = case.inputs(16)
+    with LiveBytes([*part.adapted.tensors, *inputs.values()]) as live:
+        shape = frozen_forward(part, torch.zeros(1, 0), [16], inputs).shape
+    counted = activation_bytes(spec, cut, MiniBatch(16, shape[1]), ActivationPolicy.KEEP)
+    assert 0.8 * live.peak <= counted <= 1.25 * live.peak
+
+
+@pytest.mark.parametrize("case", [VIT, LLAMA], ids=["vit", "llama"])
+def test_frozen_below_a_cut_is_as_adapters_above_it_alone(tmp_path: Path, case: Case) -> None:
+    """What is counted of a model without its devices' adapters, and of one that never had them."""
+    path, batch = save_model(tmp_path, case.model_type, case.task, **case.size), MiniBatch(3, 17)
+    for cut in (1, 2):
+        frozen = case.describe(path).frozen_below(cut)
+        layers = replace(case.adapter, layers=tuple(range(cut, 4)))
+        other = replace(case, adapter=layers).describe(path)
+        assert physical_flops(frozen, cut, batch) == physical_flops(other, cut, batch)
+        for spec in (frozen, other):
+            assert spec.device_adapter_parameters(cut) == 0
+        for policy in ActivationPolicy:
+            kept = [server_activation_bytes(spec, cut, batch, policy) for spec in (frozen, other)]
+            assert kept[0] == kept[1]
+        assert frozen.frozen_below(cut) == frozen
 
 
 @pytest.mark.slow("builds the real ViT-B and takes a step of it")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.result import RoundTimeline
-from cutlayer.rounds.schemes import SFT, SFT_OVERLAP, SL, Phase, Scheme
+from cutlayer.rounds.schemes import SFT, SFT_FROZEN, SFT_OVERLAP, SL, Phase, Scheme
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceWork, Sharing, SharingRules
 from examples import at_most
@@ -127,3 +127,14 @@ def test_passes_follow_each_other_and_no_work_is_lost(
     assert took == pytest.approx(brought, rel=1e-12)
     visits = sum(np.count_nonzero(device.amounts[Phase.SERVER_COMPUTE]) for device in devices)
     assert sum(each.mini_batches for each in timeline.passes) == visits
+
+
+def test_a_device_that_streams_has_one_mini_batch_in_a_pass() -> None:
+    """The second waits for the first one's step, though both are there; another device's does
+    not."""
+    device = work([0.0, 0.0, 1.0, 0.0, 0.0], 3)
+    passes = [simulate(SFT_FROZEN, [device] * count, arrivals()).passes for count in (1, 3)]
+    assert [each.mini_batches for each in passes[0]] == [1, 1, 1]
+    # three of one are there before the first is served
+    assert sum(each.mini_batches for each in passes[1]) == 9
+    assert max(each.mini_batches for each in passes[1]) == 3

@@ -150,6 +150,8 @@ def run_generate(arguments: argparse.Namespace) -> int:
     if arguments.raw and arguments.system is not None:
         raise ConfigError("generate: --raw has no turns, so no --system: leave one of them out")
     prompts = _prompts(arguments)
+    if arguments.raw and not all(isinstance(prompt, str) for prompt in prompts):
+        raise ConfigError("generate: --raw has no turns: give texts (prompt), or leave it out")
     model, sampling = _loaded(folder, "`cutlayer generate`", arguments)
     from cutlayer.jobs.use import generated, plain_ids, prompt_ids
 

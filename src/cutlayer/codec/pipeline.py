@@ -21,6 +21,8 @@ from cutlayer.errors import ConfigError
 
 # rows of one packet that statistics are drawn from, at most
 ROWS_PER_PACKET = 512
+# a basis is about as long as two packets: it is not tried where it would serve fewer
+FEWEST_SERVED = 3
 EXPECTED_GROWTH = 4
 LARGEST_BLOCK = 256
 ROWS_AT_ONCE = 256
@@ -75,9 +77,9 @@ class LearnedBasis:
             )
 
     def comes(self, width: int) -> bool:
-        """Whether a stream of `packets` ever has the rows for a basis before its last packet."""
-        rows = math.inf if self.packets is None else (self.packets - 1) * ROWS_PER_PACKET
-        return rows >= self.warm_up * width
+        """Whether a stream of `packets` has the rows for a basis while it would serve enough."""
+        packets = math.inf if self.packets is None else self.packets - FEWEST_SERVED
+        return packets * ROWS_PER_PACKET >= self.warm_up * width
 
     def still_to_come(self, sent: int) -> int:
         """How many packets a basis would serve, the present one included."""
@@ -179,34 +181,41 @@ class Learned:
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Sums over the rows since the last shipment, how many rows the next trial waits for, and how
-    many packets the stream has had."""
+    """Sums over the rows since the last shipment, how many rows the next trial waits for, how many
+    packets the stream has had, and the most rows that one of them gave."""
 
     sent: int
     rows: int
     wait: int
+    most: int
     total: Float[Array, " width"]
     moment: Float[Array, "width width"] | None
 
     @staticmethod
-    def fresh(width: int, wait: int, arrays: Arrays, *, sent: int, moment: bool) -> "Statistics":
-        """Without rows; `moment`: whether second moments are wanted."""
+    def fresh(width: int, wait: int, arrays: Arrays, *, moment: bool) -> "Statistics":
+        """Of a stream's first packet, without rows; `moment`: whether second moments are wanted."""
         square = arrays.full((width, width), 0.0, np.float64) if moment else None
-        return Statistics(sent, 0, wait, arrays.full((width,), 0.0, np.float64), square)
+        return Statistics(0, 0, wait, 0, arrays.full((width,), 0.0, np.float64), square)
+
+    def restarted(self, wait: int, arrays: Arrays) -> "Statistics":
+        """Without rows, for a trial after `wait` of them."""
+        width = len(self.total)
+        anew = Statistics.fresh(width, wait, arrays, moment=True)
+        return replace(anew, sent=self.sent, most=self.most)
 
     @staticmethod
     def of(state: CodecState, arrays: Arrays) -> "Statistics | None":
         """What `state` holds, where values live."""
         if "statistics.counts" not in state:
             return None
-        sent, rows, wait = state["statistics.counts"].tolist()
+        sent, rows, wait, most = state["statistics.counts"].tolist()
         total, moment = (_there(state, f"statistics.{n}", arrays) for n in ("total", "moment"))
-        return Statistics(sent, rows, wait, total, moment)
+        return Statistics(sent, rows, wait, most, total, moment)
 
     def to_state(self) -> CodecState:
         """As arrays by name."""
         state = {
-            "statistics.counts": np.array([self.sent, self.rows, self.wait]),
+            "statistics.counts": np.array([self.sent, self.rows, self.wait, self.most]),
             "statistics.total": self.total,
         }
         return state if self.moment is None else {**state, "statistics.moment": self.moment}
@@ -218,6 +227,7 @@ class Statistics:
             self,
             sent=self.sent + 1,
             rows=self.rows + len(rows),
+            most=max(self.most, len(rows)),
             total=self.total + wide.sum(0),
             moment=None if self.moment is None else self.moment + wide.T @ wide,
         )
@@ -228,10 +238,12 @@ class Statistics:
         return self.rows >= self.wait
 
     def comes_due(self, how: LearnedBasis) -> bool:
-        """Whether it will be, by the last packet of the stream: if not, moments are of no use."""
+        """Whether it will be while a basis would serve enough packets, if none has more rows than
+        the largest so far: if not, moments are of no use."""
         if how.packets is None:
             return True
-        return self.rows + (how.packets - self.sent - 1) * ROWS_PER_PACKET >= self.wait
+        most = self.most or ROWS_PER_PACKET
+        return self.rows + (how.packets - self.sent - FEWEST_SERVED) * most >= self.wait
 
     def mean(self, arrays: Arrays) -> Float16[np.ndarray, " width"]:
         """The mean to ship: float16, what is beyond its range at the range's end."""

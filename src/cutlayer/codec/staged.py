@@ -201,23 +201,19 @@ class StagedCodec(Codec):
             wait = (how or LearnedBasis()).warm_up * width
             # what no basis will be made of is not summed up: it has the width squared of float64
             wanted = how is not None and how.comes(width)
-            statistics = Statistics.fresh(width, wait, arrays, sent=0, moment=wanted)
+            statistics = Statistics.fresh(width, wait, arrays, moment=wanted)
             if self.centre:
                 first = statistics.seen(drawn(values, rng, arrays), arrays)
                 shipped["mean"] = first.mean(arrays).tobytes()
         elif how is not None and statistics.comes_due(how):
             if statistics.moment is None:  # the stream goes on for longer than was known
-                statistics = Statistics.fresh(
-                    width, statistics.wait, arrays, sent=statistics.sent, moment=True
-                )
+                statistics = statistics.restarted(statistics.wait, arrays)
             elif statistics.due:
                 shipped = self._trial(values, segments, statistics, how, state)
                 wait = (how.growth if shipped else 2) * statistics.wait
                 statistics = replace(statistics, wait=wait)
                 if shipped:
-                    statistics = Statistics.fresh(
-                        width, wait, arrays, sent=statistics.sent, moment=True
-                    )
+                    statistics = statistics.restarted(wait, arrays)
         if how is not None and not statistics.comes_due(how):
             statistics = replace(statistics, moment=None)
         learned = self._received(learned, shipped, width)

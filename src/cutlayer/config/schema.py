@@ -47,6 +47,7 @@ from cutlayer.config.training import (
     OptimizerSection,
     TrainingSection,
 )
+from cutlayer.errors import ConfigError, shown
 from cutlayer.spec import LossOn, Packing, Task, TextFormat, TooLong
 
 _COMPRESSING = ("sft", "sft-overlap", "sft-frozen", "sft-cached")
@@ -253,6 +254,17 @@ class DataSection(Section):
         description="unreadable image, empty text, unknown label: stop before training and name"
         " them, or skip and count them",
     )
+
+    def check_task(self, task: Task) -> None:
+        """Raises ConfigError for settings of a language model's rows where another task is
+        trained."""
+        for name in ("chat_template", "loss_on", "packing", "too_long"):
+            given = getattr(self, name)
+            if task != "causal-lm" and given != type(self).model_fields[name].default:
+                raise ConfigError(
+                    f"data.{name} {shown(given)} is not read for {task}, but for causal-lm: leave"
+                    " it out, or set data.task to causal-lm"
+                )
 
 
 class IidPartition(Section):

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from cutlayer.data.records import read_text
 from cutlayer.data.samples import (
+    THOUGHTS,
     Completion,
     Conversation,
     ReadSettings,
@@ -39,7 +40,6 @@ _SHAREGPT: dict[str, str] = {
     **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "model", "function_call"), "assistant"),
     **dict.fromkeys(("observation", "function_response"), "tool"),
 }
-_THOUGHTS = ("reasoning_content", "thinking")
 _CALL = "function_call"
 _MARKS = re.compile(r"\{%[-+]?\s*(end)?generation\s*[-+]?%\}")
 # rows whose turns are looked at to tell messages from ShareGPT
@@ -321,6 +321,14 @@ def _text(value: object, field: str) -> str:
     return value
 
 
+def read_turns(value: object) -> tuple[dict[str, Any], ...]:
+    """A conversation of `role` and `content` as a template takes it, as rows of data are read.
+
+    Raises DataError with the turn and what is wrong with it.
+    """
+    return _turns(value, "messages", "messages")
+
+
 def _turns(value: object, column: str, kind: TextFormat) -> tuple[dict[str, Any], ...]:
     turns = _unpacked(value)
     if turns is None:
@@ -348,9 +356,9 @@ def _message(turn: object, number: int) -> dict[str, Any]:
     told = {key: value for key, value in turn.items() if value is not None}
     if told.get("tool_calls"):
         told["tool_calls"] = _calls(_without_nulls(told["tool_calls"]), number)
-    thoughts = [told[name] for name in _THOUGHTS if isinstance(told.get(name), str)]
+    thoughts = [told[name] for name in THOUGHTS if isinstance(told.get(name), str)]
     if thoughts:  # templates read it by either name
-        told |= {name: told.get(name, thoughts[0]) for name in _THOUGHTS}
+        told |= {name: told.get(name, thoughts[0]) for name in THOUGHTS}
     told["content"] = _content(told, number)
     return told
 

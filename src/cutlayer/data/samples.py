@@ -48,6 +48,10 @@ class TokenRow:
         return plain + self.labels.tobytes() + repr(self.documents).encode()
 
 
+# what templates read an answer's thoughts by
+THOUGHTS = ("reasoning_content", "thinking")
+
+
 @dataclass(frozen=True, eq=False)
 class Conversation:
     """Turns as a chat template takes them, and the tools that it may name. `completion`: the first

@@ -13,7 +13,15 @@ from functools import lru_cache
 from typing import Any, TypeAlias, final
 
 from cutlayer.data.rows import TokenRows, document_row, whole_row
-from cutlayer.data.samples import Completion, Conversation, Samples, TextContent, Tokenize, TokenRow
+from cutlayer.data.samples import (
+    THOUGHTS,
+    Completion,
+    Conversation,
+    Samples,
+    TextContent,
+    Tokenize,
+    TokenRow,
+)
 from cutlayer.errors import DataError, ModelError, brief_error, cut, reason
 from cutlayer.spec import LossOn, TooLong
 
@@ -103,6 +111,49 @@ def _dated(template: str) -> str:
         return repr(_TODAY.strftime(asked.group(2)))
 
     return _ASKS_TODAY.sub(day, template)
+
+
+# What a template leaves out.
+
+
+def unwritten(template: ChatTemplate, conversations: Iterable[Conversation]) -> tuple[str, ...]:
+    """What conversations have and the template's text of them has not, in any that are looked at:
+    `tools`, `tool_calls`, `thoughts`, `turns of the system` and other roles."""
+    written: dict[str, bool] = {}
+    for one in conversations:
+        try:
+            text = template.render(one.turns, one.tools)
+        except DataError:  # which is told of the sample
+            continue
+        for name, turns, tools in _without_parts(one):
+            if not written.get(name):
+                written[name] = _renders_otherwise(template, turns, tools, text)
+    return tuple(name for name, found in written.items() if not found)
+
+
+def _without_parts(one: Conversation) -> Iterator[tuple[str, Turns, Sequence[Any]]]:
+    """The conversation without each thing that it has, or with another text in its place."""
+    if one.tools:
+        yield "tools", one.turns, ()
+    for name, keys in (("tool_calls", {"tool_calls"}), ("thoughts", set(THOUGHTS))):
+        if any(turn.get(key) for turn in one.turns for key in keys):
+            left = ({key: turn[key] for key in turn if key not in keys} for turn in one.turns)
+            yield name, tuple(left), one.tools
+    for role in dict.fromkeys(turn["role"] for turn in one.turns if turn["content"].strip()):
+        said = (
+            {**turn, "content": f"{turn['content']} x"} if turn["role"] == role else turn
+            for turn in one.turns
+        )
+        yield f"turns of the {role}", tuple(said), one.tools
+
+
+def _renders_otherwise(
+    template: ChatTemplate, turns: Turns, tools: Sequence[Any], text: str
+) -> bool:
+    try:
+        return template.render(turns, tools) != text
+    except DataError:  # it is asked for
+        return True
 
 
 # Which part of the text is an answer.

@@ -91,6 +91,7 @@ def prepare_data(config: Config, model: Path, *, dealt: bool = True) -> Prepared
     """
     section, data = config.data, _found(config, model, dealt=dealt)
     _LOG.info(f"data {section.name}: from {data.source}, {data.location}")
+    section.check_task(data.task)
     _refuse_other_task(config, data.task, model)
     _tell_found(data)
     held_out = config.evaluation.validation_fraction
@@ -159,6 +160,7 @@ def _as_rows(data: DataSet, config: Config, making: RowMaking) -> tuple[DataSet,
     else:
         data, skipped = _checked(data, config, None)
         _tell_if_odd(making.tokenizer, data)
+        making.tell_unwritten(data.train)
     if making.packing == "none":  # a sample is a row: those drawn are enough
         data = _drawn(data, config)
 

@@ -73,7 +73,8 @@ def planned_model(
             f"data.max_tokens is {tokens}, and {name} reads {described.most_tokens} at most: lower"
             " it"
         )
-    if config.data.packing == "documents" and request.task == "causal-lm":
+    config.data.check_task(request.task)
+    if config.data.packing == "documents":
         check_documents(str(request.settings.get("model_type")), described.documents_by)
     model = based(replace(described.model, name=name), config)
     return PlannedModel(model, request.task, tokens, _checkpoint(request.settings))

@@ -65,7 +65,7 @@ from cutlayer.report.plan_page import plan_record, target_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.schemes import SFT, SFT_FROZEN, SFT_OVERLAP, Scheme
-from cutlayer.spec import ActivationPolicy, Base, MiniBatch, MiniBatchPolicy, ModelSpec
+from cutlayer.spec import ActivationPolicy, Base, MiniBatch, MiniBatchPolicy
 from cutlayer.units import linear_from_db
 
 # A configuration made into what a planner needs, without its data and without a weight.
@@ -306,14 +306,17 @@ def plan(
     profile = None if fixed else read_own_profile(config)
     workload = make_workload(config)
     _check_steps(max(workload.local_steps))
+    # a part that is frozen needs no adapters
+    cuts = workload.model.cuts
+    cuts = cuts if scheme.trains_device else range(1, cuts.stop)
     if scheme.splits:
-        _check_cuts(config, workload.model, fixed=fixed or "cut" in section.fix)
+        _check_cuts(config, cuts, fixed=fixed or "cut" in section.fix)
     measured = profile if scheme.compressed and "codec" not in section.fix else None
     if not fixed:
         check_fixed(config, profile)
     limits = PlanLimits(
         most_share=most_shares(section, len(workload.devices)),
-        least_cut=max(section.least_cut, workload.model.cuts.start),
+        least_cut=max(section.least_cut, cuts.start),
         server_busy=section.server_busy,
         per_device_cuts=section.cuts == "per-device",
         fixed=FixedChoices() if fixed else _fixed_choices(config, scheme),
@@ -410,10 +413,10 @@ def _variants(config: Config, scheme: Scheme) -> Iterator[Variant]:
         yield Variant(workload, settings, (unmeasured,))
 
 
-def _check_cuts(config: Config, model: ModelSpec, *, fixed: bool) -> None:
+def _check_cuts(config: Config, cuts: range, *, fixed: bool) -> None:
     """Raises ConfigError where a side of the cut has nothing to train, at the one that is `fixed`
-    or at any."""
-    cut, cuts = config.model.cut, model.cuts
+    or at any; `cuts`: where both have."""
+    cut = config.model.cut
     if not cuts or (fixed and cut not in cuts):
         where = f"cut after block {cuts[0]} to {cuts[-1]}" if cuts else "adapt more blocks"
         raise ConfigError(

@@ -11,8 +11,8 @@ from cutlayer.config.schema import DataSection
 from cutlayer.data.chats import template_text
 from cutlayer.data.check import OnBad, check_samples
 from cutlayer.data.rows import Blocks, PackedRows, shorten
-from cutlayer.data.samples import Samples, TableReading
-from cutlayer.data.templates import ChatTemplate, Kept, RowEncoder
+from cutlayer.data.samples import Conversation, Samples, TableReading
+from cutlayer.data.templates import ChatTemplate, Kept, RowEncoder, unwritten
 from cutlayer.errors import ConfigError, column_listing
 from cutlayer.model.inputs import Tokenizer
 from cutlayer.spec import LossOn, Packing, TooLong
@@ -29,6 +29,8 @@ _PACKING_TITLES: dict[Packing, str] = {
     "documents": "several documents a row",
     "none": "one a row",
 }
+# conversations that are looked at for what the template leaves out
+_LOOKED_AT = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,19 @@ class RowMaking:
         if reading is not None and reading.unread:
             parts.append(f"columns not read: {column_listing(reading.unread)}")
         return ", ".join(parts)
+
+    def tell_unwritten(self, samples: Samples) -> None:
+        """What conversations have and the template leaves out: nobody learns from it."""
+        template = self.encoder.template
+        if template is None:
+            return
+        read = (samples.read(index) for index in range(min(len(samples), _LOOKED_AT)))
+        left_out = unwritten(template, (one for one in read if isinstance(one, Conversation)))
+        if left_out:
+            _LOG.warning(
+                f"the chat template leaves out the {column_listing(left_out)} of the conversations,"
+                " which nothing is learned from: give one that writes them (data.chat_template)"
+            )
 
     def rows(self, samples: Samples, on_bad: OnBad, name: str) -> tuple[Samples, int]:
         """The rows of samples, and how many were bad. `name`: which samples, for what is told."""

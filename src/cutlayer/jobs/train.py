@@ -4,7 +4,7 @@ import logging
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
@@ -27,13 +27,14 @@ from cutlayer.config.read import config_sha256, config_yaml
 from cutlayer.config.schema import Config, NetSection
 from cutlayer.config.section import PluginSection
 from cutlayer.data.partition import PreparedData, label_counts
-from cutlayer.errors import StorageError
+from cutlayer.errors import ConfigError, StorageError
 from cutlayer.files import write_json, write_text
-from cutlayer.jobs.check import changed_config, with_full_paths
+from cutlayer.jobs.check import changed_config, read_own_profile, with_full_paths
 from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.resume import settle
 from cutlayer.jobs.trained import keep, kept_state
 from cutlayer.model.placement import ON_HOST
+from cutlayer.planner.profile import TRAINED
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted, round_line, shortened
 from cutlayer.spec import Trained
@@ -64,6 +65,7 @@ def overview(
         _data(config, prepared, real),
         f"{_codec(config.codec, setup)}{_adapters(config.adapter_codec, setup)}; {link}",
         _work(config, setup),
+        *_device_part(config, setup),
     ]
     below, above = setup.ran_on
     if {below, above} != {ON_HOST.title}:
@@ -86,7 +88,11 @@ def _data(config: Config, prepared: PreparedData, real: bool) -> str:
     data = prepared.data
     counts = f"{len(data.test)} test" if real else f"{len(data.train)} train, {len(data.test)} test"
     if prepared.task == "causal-lm":
-        what, noun = f"blocks of {config.data.max_tokens} tokens", "block"
+        blocks = config.data.packing == "blocks" or (
+            config.data.packing is None and data.reading is None
+        )
+        noun = "block" if blocks else "row"
+        what = f"{noun}s of {'' if blocks else 'up to '}{config.data.max_tokens} tokens"
     else:
         what = f"{len(data.class_names)} classes: {_names(data.class_names)}"
         noun = "sample"
@@ -108,11 +114,47 @@ def _work(config: Config, setup: Setup) -> str:
     )
 
 
+def _device_part(config: Config, setup: Setup) -> list[str]:
+    """Whether the devices' part is trained, where it is not always, or where a profile has what
+    that brings at this cut."""
+    training, cut = setup.training, setup.server.device_part.cut
+    if not training.scheme.splits:
+        return []
+    how = "trained" if training.scheme.trains_device else "frozen"
+    if training.warm_rounds is not None:
+        how = f"trained in {counted(training.warm_rounds, 'round')}, then frozen"
+    brings = _brings(config, cut)
+    if how == "trained" and not brings:
+        return []
+    return [f"device part {how}{brings}"]
+
+
+def _brings(config: Config, cut: int) -> str:
+    """What training the devices' part brings at this cut, by the profile of model and data."""
+    profile = None
+    with suppress(ConfigError):  # of no plan: a run does not need it
+        profile = read_own_profile(config)
+    points = () if profile is None else profile.device_parts_at(cut)
+    trained = next((one for one in points if one.device_part == TRAINED), None)
+    frozen = next((one for one in points if one.device_part == "frozen"), None)
+    if profile is None or trained is None or frozen is None:
+        return ""
+    lost = profile.device_part_loss(frozen)
+    return (
+        f": training it brings {100 * lost.loss:.1f} ± {100 * lost.error:.1f} of"
+        f" {100 * trained.accuracy:.1f} points at cut {cut}, by its profile"
+    )
+
+
 def _codec(section: CodecSection, setup: Setup) -> str:
     scheme = setup.training.scheme
     if not scheme.compressed:
         sends = "sends" if scheme.splits else "sends neither activations nor gradients"
         return f"no codec: {scheme.name} {sends}{' float32' if scheme.splits else ''}"
+    if isinstance(section, BestCodec) and not scheme.trains_device:  # nothing comes back
+        up = _goal(section.target_bits_up, section.target_cosine_up)
+        unit = " bits per value" if section.target_cosine_up is None else " uplink"
+        return f"codec {section.name} ({up}{unit})"
     return f"codec {section.name}{_setting(section)}"
 
 

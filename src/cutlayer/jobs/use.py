@@ -18,8 +18,9 @@ from transformers import DynamicCache, GenerationConfig, TextStreamer
 from transformers.cache_utils import DynamicLayer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
+from cutlayer.data.chats import read_turns
 from cutlayer.data.find import FoundAsset, find_model
-from cutlayer.errors import ConfigError, ModelError
+from cutlayer.errors import ConfigError, ModelError, reason
 from cutlayer.jobs.build import make_adapter
 from cutlayer.jobs.facts import MOST_NEW, TrainedFolder
 from cutlayer.jobs.resume import model_digests
@@ -39,6 +40,8 @@ _CACHE = next(
     for one in fields(GenerateDecoderOnlyOutput)
     if one.name in ("cache", "past_key_values")
 )
+# below it, logits over the temperature are no numbers any more
+_COLDEST = 1e-3
 # texts that are generated at a time
 _TOGETHER = 8
 
@@ -56,9 +59,11 @@ class Sampling:
     def __post_init__(self) -> None:
         if type(self.max_new_tokens) is not int or self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {self.max_new_tokens!r}: give 1 or more")
-        if not (_is_number(self.temperature) and 0 <= self.temperature < math.inf):
+        drawn = _is_number(self.temperature) and _COLDEST <= self.temperature < math.inf
+        if not (drawn or self.temperature == 0):
             raise ConfigError(
-                f"temperature is {self.temperature!r}: give 0 (the likeliest) or more"
+                f"temperature is {self.temperature!r}: give 0 (the likeliest), or {_COLDEST:g} or"
+                " more"
             )
         if not (_is_number(self.top_p) and 0 < self.top_p <= 1):
             raise ConfigError(f"top_p is {self.top_p!r}: give a number above 0, up to 1")
@@ -168,9 +173,12 @@ def prompt_ids(model: UsableModel, prompt: str | Sequence[Turn], system: str | N
     """The tokens before an answer: of turns, by the chat template, of which a text that is alone is
     the user's; where the tokenizer has no template, the text as it is.
 
-    Raises ModelError for turns without a template, and where nothing is left to be answered.
+    Raises ModelError for turns without a template or that it refuses, and where nothing is left to
+    be answered; DataError for what is no conversation.
     """
     tokenizer = model.tokenizer
+    if isinstance(prompt, str) and not prompt.strip():
+        raise ModelError("the prompt has no token: give a text")
     if tokenizer.chat_template is None:
         if not isinstance(prompt, str) or system is not None:
             raise ModelError(
@@ -179,12 +187,24 @@ def prompt_ids(model: UsableModel, prompt: str | Sequence[Turn], system: str | N
             )
         ids: list[int] = tokenizer(prompt)["input_ids"]
     else:
-        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        if system is not None:
-            turns = [{"role": "system", "content": system}, *turns]
-        ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        said = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        ids = turn_ids(model, read_turns(said), system)
     if not ids:
         raise ModelError("the prompt has no token: give a text")
+    return ids
+
+
+def turn_ids(model: UsableModel, turns: Sequence[Turn], system: str | None) -> list[int]:
+    """The tokens before an answer to turns that are a template's to read: the model's own may say
+    nothing. Raises ModelError for those that the template refuses."""
+    if system is not None:
+        turns = [{"role": "system", "content": system}, *turns]
+    try:
+        ids: list[int] = model.tokenizer.apply_chat_template(
+            list(turns), add_generation_prompt=True, return_dict=False
+        )
+    except Exception as error:  # a template may do anything
+        raise ModelError(f"the chat template refuses these turns: {reason(error)}") from error
     return ids
 
 
@@ -357,10 +377,10 @@ class Talk:
         """
         turns = [*self._turns, {"role": "user", "content": text}]
         limit = token_limit(self._model.whole.adapted.model.config)
-        ids = prompt_ids(self._model, turns, self._system)
+        ids = turn_ids(self._model, turns, self._system)
         while limit is not None and len(ids) + self._sampling.max_new_tokens > limit and turns[2:]:
             turns = turns[2:]
-            ids = prompt_ids(self._model, turns, self._system)
+            ids = turn_ids(self._model, turns, self._system)
         (answer,) = generated(
             self._model, [ids], self._sampling, streamer=streamer, reading=self._reading
         )

@@ -28,10 +28,8 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from cutlayer.errors import ModelError, needing
-from cutlayer.spec import NF4_BLOCK, Base
+from cutlayer.spec import NF4_BLOCK, UNPACKED_VALUES, Base
 
-# values that are unpacked at a time: 8 MiB of float32, which stay in a processor's cache
-_UNPACKED = 2**21
 # an accelerator's kernels are long enough only if it is much
 _UNPACKED_ELSEWHERE = 2**27
 # values that are packed at a time: bitsandbytes' temporaries are several times as many
@@ -109,7 +107,7 @@ class PackedWeight(Tensor):
         height, width = self.shape
         # of nf4, rows that begin a block
         step = NF4_BLOCK // math.gcd(width, NF4_BLOCK)
-        most = _UNPACKED if self.device.type == "cpu" else _UNPACKED_ELSEWHERE
+        most = UNPACKED_VALUES if self.device.type == "cpu" else _UNPACKED_ELSEWHERE
         rows = max(step, most // width // step * step)
         for first in range(0, height, rows):
             end = min(first + rows, height)

@@ -24,7 +24,7 @@ from cutlayer.rounds.memory import (
     server_memory,
 )
 from cutlayer.rounds.schemes import FEDAVG, Merging, Scheme, ServerOrder
-from cutlayer.rounds.work import SharingRules
+from cutlayer.rounds.work import SharingRules, trained_model
 from cutlayer.spec import ActivationPolicy, Device, MiniBatch, MiniBatchPolicy, ModelSpec, Trained
 
 # What is planned, and what is decided.
@@ -288,7 +288,7 @@ def device_need(
     workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy
 ) -> PartMemory[float]:
     """What a device holds at the peak of a local step; of schemes that do not split, all."""
-    model = workload.model
+    model = trained_model(workload.model, scheme, cut)
     need = workload.accounting.memory(
         model,
         cut if scheme.splits else model.blocks,
@@ -319,7 +319,8 @@ def server_need(
 
     Where devices are cut differently, `cut` is the shallowest.
     """
-    server, model, batch = workload.server, workload.model, workload.batch
+    server, batch = workload.server, workload.batch
+    model = trained_model(workload.model, scheme, cut)
     if not scheme.splits:
         return _merging_need(workload, scheme)
     samples = -(-batch.samples // policy.micro_batches)

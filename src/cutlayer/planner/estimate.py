@@ -14,7 +14,7 @@ from cutlayer.planner.allocation import ObservedRound, Shares, best_shares
 from cutlayer.planner.decision import Decision, PlanLimits, Workload
 from cutlayer.rounds.costs import recomputed_flops
 from cutlayer.rounds.schemes import DeviceOrder, Place
-from cutlayer.rounds.work import Duplex, SharingRules, adapter_bytes
+from cutlayer.rounds.work import Duplex, SharingRules, adapter_bytes, trained_model
 from cutlayer.units import BITS_PER_BYTE
 
 PerDevice = Float64[np.ndarray, " device"]
@@ -101,10 +101,13 @@ def amounts_of(workload: Workload, decision: Decision) -> Amounts:
 def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]:
     """FLOPs of the device and of the server, bits up and down, the adapters' bits up and those that
     are broadcast, and the seconds of a pass of the server at least."""
-    model, batch, scheme = workload.model, workload.batch, decision.scheme
+    batch, scheme = workload.batch, decision.scheme
+    model = trained_model(workload.model, scheme, cut)
     flops = workload.accounting.flops(model, cut, batch, scheme.trained)
     again = recomputed_flops(model, batch, flops, decision.policy.activation_memory)
-    own = flops.device_forward + flops.device_backward + again
+    own = flops.device_forward
+    if scheme.trains_device:
+        own += flops.device_backward + again
     device_blocks = cut if scheme.splits else model.blocks
     traffic = workload.accounting.traffic(model, device_blocks, batch, scheme.trained)
     merging, bits = workload.merging_in(scheme), BITS_PER_BYTE * workload.adapter_ratio_of(scheme)
@@ -118,7 +121,7 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
         own,
         flops.server,
         BITS_PER_BYTE * up * traffic.activation_bytes,
-        BITS_PER_BYTE * down * traffic.gradient_bytes,
+        BITS_PER_BYTE * down * traffic.gradient_bytes if scheme.trains_device else 0.0,
         adapter_bits,
         broadcast_bits,
         workload.server_floor_s(cut),
@@ -186,12 +189,17 @@ def _own_s(amounts: Amounts, decision: Decision, links: _Links) -> PerDevice:
     """Each device's local steps and adapters, without a queue.
 
     A local step takes the sum of its parts; of M micro-batches that overlap, F at a time, the
-    longest part, an M-th of the others, and at least an F-th of all.
+    longest part, an M-th of the others, and at least an F-th of all. Of a device that waits for
+    nothing the others count once a round.
     """
     up_s, down_s = links.up_s, links.down_s
     at_once = [up_s + down_s] if decision.rules.duplex is Duplex.HALF else [up_s, down_s]
     server_s = amounts.step_s(decision)
     together = amounts.device_s + server_s + up_s + down_s
+    if decision.scheme.streams:
+        longest = np.max([amounts.device_s, up_s, server_s], axis=0)
+        rest = (together - longest) / decision.policy.micro_batches
+        return np.asarray(amounts.local_steps * longest + rest)
     if not decision.scheme.pipelined:
         return np.asarray(amounts.local_steps * together + links.adapter_s)
     longest = np.max([amounts.device_s, server_s, *at_once], axis=0)

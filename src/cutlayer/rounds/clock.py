@@ -189,7 +189,8 @@ class Arrivals(Station):
 
     A pass takes the sum of its visitors' seconds, those of padding among them, and at least
     `floor_s`; all leave as it ends. `sizes`: by rank, those of the visits that are to come. Those
-    of `lanes` ranks are one device's. Who brings no work does not wait. `passes` grows.
+    of `lanes` ranks are one device's. `one_each`: none of its mini-batches is taken with the one
+    before it, whose step it needs. Who brings no work does not wait. `passes` grows.
     """
 
     def __init__(
@@ -200,9 +201,12 @@ class Arrivals(Station):
         floor_s: float,
         sizes: Mapping[int, Iterable[tuple[int, int]]],
         lanes: int,
+        *,
+        one_each: bool = False,
     ) -> None:
         self._heap = clock.heap
         self._rank = clock.join(self._serve)
+        self._one_each = one_each
         self._batching = batching
         self._floor_s = floor_s
         self._sizes = {rank: deque(own) for rank, own in sizes.items()}
@@ -223,19 +227,30 @@ class Arrivals(Station):
 
     def _serve(self, now_s: float) -> None:
         while self._here and self._free_s[0] <= now_s:
-            waiting = [one.size for one in self._here]
+            looked = self._looked
+            waiting = [self._here[place].size for place in looked]
             waited_s = now_s - self._here[0].since_s
             later_s = now_s + self._batching.pause_s(waiting, waited_s, self._more(waiting))
             if later_s > now_s:
                 heappush(self._heap, (later_s, self._rank))
                 return
-            taken = self._batching.take(waiting)
+            taken = [looked[n] for n in self._batching.take(waiting)]
             served = [self._here[place] for place in taken]
             self._here = [one for n, one in enumerate(self._here) if n not in set(taken)]
             end_s = self._pass_by_pass(now_s, served)
             heapreplace(self._free_s, end_s)
             if self._here:
                 heappush(self._heap, (max(now_s, self._free_s[0]), self._rank))
+
+    @property
+    def _looked(self) -> list[int]:
+        """The places of those that may be taken, in their order."""
+        if not self._one_each:
+            return list(range(len(self._here)))
+        first: dict[int, int] = {}
+        for place, one in enumerate(self._here):
+            first.setdefault(one.size.device, place)
+        return list(first.values())
 
     def _pass_by_pass(self, now_s: float, served: Sequence[_Here]) -> float:
         for places in self._batching.passes([one.size for one in served]):

@@ -264,7 +264,15 @@ def _stations(
         case ServerOrder.ARRIVAL if rules.batching.batch is ServerBatch.ARRIVALS:
             floor_s = max(device.rates.server_floor_s for device in work)
             sizes = _sizes(scheme, work, lanes)
-            server = Arrivals(clock, rules.batching, rules.server_workers, floor_s, sizes, lanes)
+            server = Arrivals(
+                clock,
+                rules.batching,
+                rules.server_workers,
+                floor_s,
+                sizes,
+                lanes,
+                one_each=scheme.streams,
+            )
         case ServerOrder.ARRIVAL:
             server = Fifo(rules.server_workers)
         case ServerOrder.TURNS:

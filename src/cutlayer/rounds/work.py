@@ -247,6 +247,11 @@ def adapter_bytes(
     return AdapterBytes(held, merging.device * below + merging.server * (held - below))
 
 
+def trained_model(model: ModelSpec, scheme: Scheme, cut: int) -> ModelSpec:
+    """The model with the adapters that a scheme trains: of a frozen device part none."""
+    return model if scheme.trains_device else model.frozen_below(cut)
+
+
 def round_work(
     scheme: Scheme,
     model: ModelSpec,
@@ -281,8 +286,7 @@ def round_work(
     frames and checksums are left out. Raises ConfigError for a cut that is not.
     """
     device_blocks = cut if scheme.splits else model.blocks
-    if not scheme.trains_device:
-        model = model.frozen_below(cut)
+    model = trained_model(model, scheme, cut)
     flops = accounting.flops(model, cut, batch, scheme.trained)
     traffic = accounting.traffic(model, device_blocks, batch, scheme.trained)
     up, down = (compression_up, compression_down) if scheme.compressed else (1.0, 1.0)
