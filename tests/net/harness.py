@@ -14,16 +14,23 @@ from cutlayer.model.part_file import PartFile
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
 from cutlayer.net.server.devices import RoundEnd
 from cutlayer.net.server.driver import ALONE, Save, ServerDriver, no_part, recover
+from cutlayer.net.server.held import HeldSamples
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
 from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.frames import bounds_of, journal_limits
 from cutlayer.net.wire.link import Compute, Link, in_place
-from cutlayer.net.wire.messages import Terms
+from cutlayer.net.wire.messages import OwnSamples, Terms
 from cutlayer.net.wire.part_files import PartCache
 from cutlayer.rounds.batching import ServerBatching
 from cutlayer.spec import MiniBatch
+from cutlayer.training.activation_cache import (
+    ActivationCache,
+    CacheFigures,
+    open_cache,
+    opened_cache,
+)
 from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.round import Round, RoundOutcome, initial_state
 from cutlayer.training.run_directory import RunDirectory
@@ -53,6 +60,8 @@ class Run:
         self.measured: dict[int, MeasuredRound | None] = {}
         self.crossed: dict[int, dict[str, int]] = {}
         self.session: ServerSession | None = None
+        self.cache: ActivationCache | None = None
+        self.figures: dict[int, CacheFigures | None] = {}
         width = setup.simulation.model.width
         largest = MiniBatch(setup.training.batch_size, MAX_TOKENS)
         parameters = setup.server.device_part.adapted.layout.parameters
@@ -81,6 +90,7 @@ class Run:
             micro_batches=training.micro_batches,
             settings={},
             frozen_from=self.frozen_from,
+            cached=training.scheme.cached,
         )
 
     @property
@@ -105,7 +115,11 @@ class Run:
     def server_worker(self, state: RunState) -> ServerWorker:
         setup = self.setup
         steps = [device.local_steps for device in setup.devices]
-        return ServerWorker(setup.training, setup.server, steps, self.bounds, state)
+        if self.cache is not None:  # a killed server's, whose file the system lets go
+            self.cache.close()
+        self.cache = open_cache(setup.training, setup.server, self.folder)
+        held = None if self.cache is None else HeldSamples(setup.training, steps, self.cache)
+        return ServerWorker(setup.training, setup.server, steps, self.bounds, state, held=held)
 
     def controller(self, state: RunState) -> Controller:
         setup = self.setup
@@ -125,6 +139,7 @@ class Run:
         self.keep_journal(state.round)
         self.directory.save(state)
         self.measured[state.round] = measured
+        self.figures[state.round] = self.worker.cache
         if self.session is not None:
             self.crossed[state.round] = self.session.traffic.of(state.round)
         return False
@@ -144,8 +159,9 @@ class Run:
         made = self.journal.made(state.round)
         missed = set() if made is None else set(range(len(self.setup.devices))) - set(made)
         own = worker.own_adapters
+        self.worker = worker
         session = ServerSession(
-            self.plan(),
+            replace(self.plan(), asks=worker.asks),
             worker.adapter,
             state.round + 1,
             missed,
@@ -179,7 +195,9 @@ class Run:
 
         def prepare(terms: Terms) -> Ready:
             worker = DeviceWorker(self.setup.training, own or self.setup.devices[number])
-            return Ready(terms, worker, self.bounds, "own" if own is None else "others")
+            digest = ("a" if own is None else "b") * 16
+            told = OwnSamples(self.setup.devices[number].samples, digest) if terms.cached else None
+            return Ready(terms, worker, self.bounds, "own" if own is None else "others", told)
 
         watch = DeviceWatch(time.monotonic)
         return DeviceDriver(self.store(number), prepare, compute, watch, parts)
@@ -245,9 +263,10 @@ def trained(setup: Setup, rounds: int = 2) -> list[RoundOutcome]:
     setup = replace(setup, simulation=replace(setup.simulation, group=1))
     outcomes: list[RoundOutcome] = []
     state = initial_state(setup)
-    for _ in range(rounds):
-        outcomes.append(Round(setup, state).play())
-        state = outcomes[-1].state
+    with opened_cache(setup.training, setup.server, None) as cache:
+        for _ in range(rounds):
+            outcomes.append(Round(setup, state, cache).play())
+            state = outcomes[-1].state
     return outcomes
 
 

@@ -67,6 +67,7 @@ def test_samples_come_back_in_any_order_from_whichever_packets_held_them(
     cache = _open(None, replace(ROOM, memory_bytes=memory_bytes))
     cache.begin_round(1)
     first, second = _add(cache, _coded(0, (3, 1, 4))), _add(cache, _coded(0, (5, 9), step=1))
+    cache.hit(3)
     found = cache.serve(0, (9, 3, 4), None)
     expected = torch.stack([second.tensor[1], first.tensor[0], first.tensor[2]])
     assert torch.equal(found.tensor, expected)

@@ -40,9 +40,9 @@ from cutlayer.net.identity.enrolment import ask_outline, enrol
 from cutlayer.net.wire.frames import bounds_of
 from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.link import Compute, ConnectionLimits, Link, LinkClosed, PacedLink, in_thread
-from cutlayer.net.wire.messages import Opening, Terms
+from cutlayer.net.wire.messages import Opening, OwnSamples, Terms
 from cutlayer.net.wire.part_files import LIMIT_BYTES, PartCache
-from cutlayer.rounds.schemes import SFT, SFT_FROZEN
+from cutlayer.rounds.schemes import SFT, SFT_CACHED, SFT_FROZEN, Scheme
 from cutlayer.spec import Base, MiniBatch
 from cutlayer.training.state import DeviceSide
 
@@ -278,7 +278,7 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
     training = make_training(
         config,
         # what a network plays is these, with or without a codec
-        SFT_FROZEN if terms.frozen(1) else SFT,
+        _scheme(terms),
         terms.task,
         terms.classes,
         micro_batches=terms.micro_batches,
@@ -312,5 +312,14 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         terms.local_steps * terms.micro_batches,
     )
     # the hash's beginning tells two sets of samples apart as well, and a person can compare it
-    samples_text = f"{len(samples)} samples ({digest_of(samples)[:16]})"
-    return Ready(terms, DeviceWorker(training, device), bounds, samples_text)
+    own = OwnSamples(len(samples), digest_of(samples)[:16])
+    samples_text = f"{own.count} samples ({own.digest})"
+    told = own if terms.cached else None
+    return Ready(terms, DeviceWorker(training, device), bounds, samples_text, told)
+
+
+def _scheme(terms: Terms) -> Scheme:
+    """What the first round is played by."""
+    if terms.cached:
+        return SFT_CACHED
+    return SFT_FROZEN if terms.frozen(1) else SFT

@@ -35,6 +35,7 @@ from cutlayer.model.placement import Placement
 from cutlayer.net.identity.run_keys import DeviceRegistry
 from cutlayer.net.server.devices import NameOf
 from cutlayer.net.server.driver import ServerDriver, recover
+from cutlayer.net.server.held import HeldSamples
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
@@ -56,9 +57,10 @@ from cutlayer.net.wire.part_files import write_part
 from cutlayer.planner.allocation import Shares
 from cutlayer.rounds.schemes import FEDAVG, DeviceOrder, Phase, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
+from cutlayer.training.activation_cache import open_cache
 from cutlayer.training.evaluation import DeviceShare, evaluate, figures_of
 from cutlayer.training.exchange import group_inputs
-from cutlayer.training.records import UNOBSERVED, Observer, TraceLine, TrainedRound
+from cutlayer.training.records import UNOBSERVED, CacheRecord, Observer, TraceLine, TrainedRound
 from cutlayer.training.run import begin
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.run_log import RunLog
@@ -130,6 +132,7 @@ class Recorder:
             virtual_time_s=state.virtual_time_s,
             **self._bytes(state.round),
             wall_s=self._clock() - self._began_s,
+            **self._cached(),
         )
         events = () if measured is None else measured.events()
         lines = (TraceLine(round=state.round, event=event) for event in events)
@@ -137,6 +140,11 @@ class Recorder:
         self._began_s, self._elapsed_s = self._clock(), state.virtual_time_s
         self._shares = self._session.shares
         return self._log.stopped is not None
+
+    def _cached(self) -> dict[str, Any]:
+        """What became of the activations that the server keeps."""
+        figures = self._worker.cache
+        return {} if figures is None else {"cache": CacheRecord(**asdict(figures))}
 
     def _seconds(self, measured: MeasuredRound | None, delay_s: float) -> dict[str, Any]:
         """Seconds by device and phase; of a device that did not make the round, all of it."""
@@ -288,7 +296,7 @@ def check_scheme(scheme: Scheme) -> None:
     if not fits:
         raise ConfigError(
             f"scheme {scheme.name} cannot run over a network; set scheme.name to sft,"
-            " sft-uncompressed or sft-frozen"
+            " sft-uncompressed, sft-frozen or sft-cached"
         )
 
 
@@ -395,10 +403,12 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     registry = DeviceRegistry(directory.path / _DEVICES, count, net.devices)
     local_steps = tuple(device.local_steps for device in setup.devices)
     shares = kept_samples(directory.path, count)
-    worker = ServerWorker(training, server, local_steps, bounds, state, shares)
+    cache = open_cache(training, server, directory.path)
+    held = None if cache is None else HeldSamples(training, local_steps, cache)
+    worker = ServerWorker(training, server, local_steps, bounds, state, shares, held=held)
     controller = _controller(job, state, len(worker.adapter))
     terms = _terms(job, directory, part, largest.tokens)
-    plan = _plan(job, controller.shares, bounds, terms, registry.name)
+    plan = replace(_plan(job, controller.shares, bounds, terms, registry.name), asks=worker.asks)
     journal = Journal(directory.path, journal_limits(bounds))
     made = journal.made(state.round)
     missed = set() if made is None else set(range(count)) - set(made)
@@ -516,6 +526,7 @@ def _terms(job: Job, directory: RunDirectory, part: PartFile, tokens: int) -> tu
             micro_batches=training.micro_batches,
             settings=settings,
             frozen_from=_frozen_from(training),
+            cached=training.scheme.cached,
         )
         for device in job.setup.devices
     )

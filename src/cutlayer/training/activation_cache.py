@@ -16,7 +16,7 @@ import hashlib
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias, final
@@ -29,7 +29,7 @@ from cutlayer.codec.codec import EMPTY, CodecState
 from cutlayer.codec.raw import decode_targets
 from cutlayer.errors import PacketError, RunError
 from cutlayer.files import PRIVATE, storage_error
-from cutlayer.training.server_batch import Served, joined, row_of
+from cutlayer.training.server_batch import Served, in_order, joined, row_of
 from cutlayer.training.state import CacheLimits, ServerSide, Training
 from cutlayer.training.torch_codec import for_device
 
@@ -39,6 +39,7 @@ _TABLES = """
 create table if not exists receiver (
     device integer, hash blob, content blob, primary key (device, hash)
 );
+create table if not exists device (device integer primary key, samples integer, digest text);
 create table if not exists entry (
     id integer primary key, device integer, round integer, step integer, micro integer,
     samples blob, shape blob, packet blob, labels blob, receiver blob
@@ -130,6 +131,29 @@ class ActivationCache:
             self._drop_receivers()
         self._index()
 
+    def know(self, device: int, samples: int, digest: str) -> None:
+        """A device says how many samples it has, and which. Raises PacketError if it had others."""
+        with self._changed():
+            self._file.execute(
+                "insert or ignore into device values (?, ?, ?)", (device, samples, digest)
+            )
+            known = self._file.execute(
+                "select samples, digest from device where device = ?", (device,)
+            ).fetchone()
+        if known != (samples, digest):
+            raise PacketError(
+                f"{samples} samples ({digest}), but it had {known[0]} ({known[1]}): stop the server"
+                f" and let it forget them (cutlayer cache RUN --forget {device})"
+            )
+
+    def count(self, device: int) -> int | None:
+        """How many samples a device has, if it ever said so."""
+        with self._usable():
+            known = self._file.execute(
+                "select samples from device where device = ?", (device,)
+            ).fetchone()
+        return None if known is None else int(known[0])
+
     def holds(self, device: int, sample: int) -> bool:
         """Whether a device need not send this sample."""
         return sample in self._where.get(device, {})
@@ -160,11 +184,21 @@ class ActivationCache:
         self._remember(entry, rows)
 
     def serve(self, device: int, samples: Sequence[int], came: Served | None) -> Served:
-        """A device's micro-batch, of which the samples that were not held `came` and are now (None:
-        all were)."""
-        hits = len(samples) - (0 if came is None else len(came.lengths))
-        self._figures = replace(self._figures, hits=self._figures.hits + hits)
-        return came if came is not None and not hits else self.rows(device, samples)
+        """A device's micro-batch, of which the samples that are missing, in their order, `came`
+        (None: there are none)."""
+        if came is None:
+            return self.rows(device, samples)
+        new = self.missing(device, samples)
+        if len(new) == len(samples):
+            return came
+        held = [sample for sample in samples if sample not in set(new)]
+        order = [*new, *held]
+        both = joined([came, self.rows(device, held)])
+        return in_order(both, [order.index(sample) for sample in samples])
+
+    def hit(self, samples: int) -> None:
+        """So many samples were used that were held."""
+        self._figures = replace(self._figures, hits=self._figures.hits + samples)
 
     def rows(self, device: int, samples: Sequence[int]) -> Served:
         """These samples, all of them held, as one mini-batch in this order."""
@@ -213,6 +247,7 @@ class ActivationCache:
         count = len(self._where.get(device, {}))
         with self._changed():
             self._file.execute("delete from entry where device = ?", (device,))
+            self._file.execute("delete from device where device = ?", (device,))
             self._drop_receivers()
         with self._usable():
             self._file.execute("vacuum")
@@ -340,15 +375,13 @@ _ENTRY_BYTES = (
 )
 
 
-@contextmanager
-def opened_cache(
+def open_cache(
     training: Training, server: ServerSide, directory: Path | None
-) -> Iterator[ActivationCache | None]:
+) -> ActivationCache | None:
     """The cache of a run in its `directory` (None: in memory); None for a scheme that keeps
     nothing. Raises RunError as `ActivationCache`."""
     if not training.scheme.cached:
-        yield None
-        return
+        return None
     assert server.cache is not None, "what caches has limits"
     codec = for_device(training.codecs.up, server.part.adapted.device)
 
@@ -359,7 +392,16 @@ def opened_cache(
         return Served(decoded.tensor, decoded.lengths, targets)
 
     path = None if directory is None else directory / FILE
-    with closing(ActivationCache(path, server.cache, decode)) as cache:
+    return ActivationCache(path, server.cache, decode)
+
+
+@contextmanager
+def opened_cache(
+    training: Training, server: ServerSide, directory: Path | None
+) -> Iterator[ActivationCache | None]:
+    """`open_cache`, for as long as a run goes on."""
+    cache = open_cache(training, server, directory)
+    with nullcontext() if cache is None else closing(cache):
         yield cache
 
 

@@ -129,12 +129,11 @@ class Actions:
     def _activation_up(self, step: Step, micro: MicroBatch) -> None:
         for place, device in enumerate(micro.devices):
             own = micro.own[place]
-            came = None if own.batch is None else self._send_up(step, micro, place, own.batch)
-            if came is None:
+            if own.batch is None:
                 self._round_costs.send(device, step, {})
-            served = came if self._cache is None else self._cache.serve(device, own.samples, came)
-            assert served is not None, "without a cache every device sends"
-            micro.served.append(served)
+                micro.served.append(self._held(device, own, None))
+            else:
+                micro.served.append(self._send_up(step, micro, place, own.batch))
         if micro.forwarded is not None:
             micro.forwarded.release()  # it is on its way: backward does not need it
 
@@ -149,22 +148,21 @@ class Actions:
         targets, labels = send_labels(batch, received.lengths, self._training.classes)
         sent = Sent(len(labels), len(labels))
         self._round_costs.send(device, step, {"activation": received.sent, "labels": sent})
-        served = Served(received.tensor, received.lengths, targets)
-        if self._cache is not None:
-            samples, token, width = load.tensor.shape
-            self._cache.add(
-                Coded(
-                    device,
-                    (micro.number, micro.micro),
-                    load.samples,
-                    (samples, token, width),
-                    received.packet,
-                    labels,
-                    received.before,
-                ),
-                served,
-            )
+        came = Served(received.tensor, received.lengths, targets)
+        if self._cache is None:
+            return came
+        served = self._held(device, micro.own[place], came)
+        samples, token, width = load.tensor.shape
+        shape, where = (samples, token, width), (micro.number, micro.micro)
+        coded = Coded(device, where, load.samples, shape, received.packet, labels, received.before)
+        self._cache.add(coded, came)
         return served
+
+    def _held(self, device: int, own: OwnMicroBatch, came: Served | None) -> Served:
+        """A micro-batch of a server that holds what did not come of it."""
+        assert self._cache is not None, "without a cache every device sends"
+        self._cache.hit(len(own.samples) - len(own.forwarded))
+        return self._cache.serve(device, own.samples, came)
 
     def _server_compute(self, step: Step, micro: MicroBatch) -> None:
         if self._batching.batch is ServerBatch.ARRIVALS:

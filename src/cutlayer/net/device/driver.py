@@ -14,7 +14,9 @@ from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import torch
+from jaxtyping import Bool
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -36,6 +38,7 @@ from cutlayer.net.wire.messages import (
     Micro,
     Open,
     Opening,
+    OwnSamples,
     PartPiece,
     Position,
     StepTimes,
@@ -47,7 +50,9 @@ from cutlayer.training.adapter_rows import RowCodec, SentRow, pack_adapter
 from cutlayer.training.evaluation import share_of
 from cutlayer.training.exchange import (
     Load,
+    Missing,
     OwnMicroBatch,
+    all_missing,
     encode,
     group_inputs,
     micro_batches,
@@ -67,9 +72,10 @@ from cutlayer.training.torch_codec import for_device
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """A micro-batch that has not been answered, and its sender's state once it has."""
+    """A micro-batch that has not been answered, and its sender's state once it has; `pending`:
+    what was forwarded of it."""
 
-    pending: Pending
+    pending: Pending | None
     rows: Tensor
     state: CodecState
 
@@ -89,6 +95,8 @@ class DeviceWorker:
         self._waiting: deque[_Waiting] = deque()
         # whether the adapter stays here as the round ends, and whether it is trained
         self._keeps, self._trains = False, True
+        # what the server holds of the round's samples as it opens, local step by local step
+        self._held: Bool[np.ndarray, " row"] | None = None
         # of rows that go as changes: what the next one is from (None: nothing has come yet)
         self._rows = RowCodec(training.adapter_codec, device.part.adapted.layout)
         self._sent: SentRow | None = None
@@ -113,16 +121,52 @@ class DeviceWorker:
             self._sent = sent
         self._side = self._bank(AdapterState(row, {} if opening.fresh else self._side.optimizer))
         self._keeps, self._trains = bool(opening.keeps), trains
+        self._held = None
+        if opening.held is not None:
+            bits = np.frombuffer(bytes.fromhex(opening.held), np.uint8)
+            self._held = np.unpackbits(bits).astype(bool)
         if opening.fresh:
             self._streams = {}
         self._waiting.clear()
+
+    def asked(self, position: Position) -> Position | None:
+        """The first micro-batch from this one on of a local step that the server does not hold all
+        of; None: there is none in the round."""
+        if self._held is None:
+            return position
+        for step in range(position.step, self._device.local_steps):
+            samples = self._device.indices(position.round, step).tolist()
+            if self._missing(position.round, step)(self._device.number, samples):
+                micro = position.micro if step == position.step else 0
+                return Position(position.round, step, micro)
+        return None
+
+    def _missing(self, round_number: int, step: int) -> Missing:
+        """What the server does not hold of a local step's samples: neither as the round opened, nor
+        from an earlier step of it."""
+        if self._held is None:
+            return all_missing
+        known: set[int] = set()
+        at = 0
+        for number in range(step + 1):
+            samples = self._device.indices(round_number, number).tolist()
+            bits = self._held[at : at + len(samples)].tolist()
+            known |= {sample for sample, held in zip(samples, bits, strict=False) if held}
+            known |= set(samples) if number < step else set()
+            at += len(samples)
+        return lambda device, samples: tuple(one for one in samples if one not in known)
 
     def forward(self, position: Position) -> Activation:
         """Forward to the cut, and the packet of the activation."""
         training, device = self._training, self._device
         parts = self._parts(position)
         own = parts[position.micro]
-        group = group_inputs([own.sent])
+        micro = Micro(own.weight, position.micro == len(parts) - 1)
+        if own.batch is None:
+            before = self._waiting[-1].state if self._waiting else self._end(Direction.UP)
+            self._waiting.append(_Waiting(None, self._side.rows[:0], before))
+            return Activation(position, micro, b"", b"", ())
+        group = group_inputs([own.batch])
         rows = self._side.gather((0,)).requires_grad_(self._trains)
         given = (device.part, rows, group.sizes, group.inputs)
         if self._trains:
@@ -130,7 +174,7 @@ class DeviceWorker:
             pending = device_forward(*given, training.activation_memory, draws)
         else:
             pending = frozen_forward(*given)
-        load = Load(pending.activation, own.sent.lengths, own.samples)
+        load = Load(pending.activation, own.batch.lengths, own.forwarded)
         key = (position.round, device.number, position.step, position.micro, Direction.UP)
         codec = for_device(training.codecs.up, self._place)
         before = self._waiting[-1].state if self._waiting else self._end(Direction.UP)
@@ -139,10 +183,10 @@ class DeviceWorker:
         self._waiting.append(_Waiting(pending, rows, outgoing.state))
         return Activation(
             position=position,
-            micro=Micro(own.weight, position.micro == len(parts) - 1),
+            micro=micro,
             packet=outgoing.packet,
-            labels=pack_labels(own.sent, training.classes),
-            samples=own.samples,
+            labels=pack_labels(own.batch, training.classes),
+            samples=own.forwarded,
         )
 
     def backward(self, message: Gradient, *, last: bool) -> None:
@@ -158,6 +202,7 @@ class DeviceWorker:
             self._waiting.popleft()
             self._streams = {**self._streams, (0, Direction.UP): Stream(sender=waiting.state)}
             return
+        assert waiting.pending is not None
         decoded = for_device(self._training.codecs.down, self._place).decode(
             message.packet, tuple(waiting.pending.shape), self._end(Direction.DOWN)
         )
@@ -212,6 +257,7 @@ class DeviceWorker:
             **({} if self._side.anchor is None else {"anchor": self._side.anchor}),
             **({"keeps": torch.ones(1)} if self._keeps else {}),
             **({} if self._trains else {"frozen": torch.ones(1)}),
+            **({} if self._held is None else {"held": torch.from_numpy(self._held)}),
             **streams_to_tensors(self._streams),
         }
         return {name: tensor.cpu() for name, tensor in tensors.items()}
@@ -222,6 +268,7 @@ class DeviceWorker:
         self._side = self._bank(state, tensors.get("anchor"))
         self._sent = SentRow.from_tensors(state.coded)
         self._keeps, self._trains = "keeps" in tensors, "frozen" not in tensors
+        self._held = tensors["held"].numpy() if "held" in tensors else None
         if "collected" in tensors:
             self._side.collected[0] = to_device(tensors["collected"], self._place).clone()
         self._streams = streams_from_tensors(tensors)
@@ -243,7 +290,8 @@ class DeviceWorker:
     def _parts(self, position: Position) -> list[OwnMicroBatch]:
         """The micro-batches of a local step that have samples."""
         count = self._training.micro_batches
-        found = micro_batches(self._device, position.round, position.step, count)
+        missing = self._missing(position.round, position.step)
+        found = micro_batches(self._device, position.round, position.step, count, missing)
         return [own for own in found if own is not None]
 
     def _end(self, direction: Direction) -> CodecState:
@@ -390,12 +438,14 @@ _LOG = logging.getLogger(__name__)
 @dataclass(frozen=True, eq=False)
 class Ready:
     """A device that can compute on the terms it was given, and the run's longest payloads.
-    `samples`: how many it has, and a hash of what is in them."""
+    `samples`: how many it has, and a hash of what is in them; `own_samples`: the same for a server
+    that keeps activations."""
 
     terms: Terms
     worker: DeviceWorker
     bounds: Bounds
     samples: str
+    own_samples: OwnSamples | None = None
 
 
 @final
@@ -534,8 +584,11 @@ class DeviceDriver:
                     self._opened(message.opening, self._own.terms)
                     return d.Begun(message)
                 case d.Forward(position):
+                    asked = worker.asked(position)
+                    if asked is None:
+                        return d.NothingAsked()
                     self._watch.forward()
-                    return d.Forwarded(await self._compute(lambda: worker.forward(position)))
+                    return d.Forwarded(await self._compute(lambda: worker.forward(asked)))
                 case d.Backward(message, last):
                     await self._compute(lambda: worker.backward(message, last=last))
                     self._watch.stepped()
@@ -567,7 +620,7 @@ class DeviceDriver:
             if needed is not None:
                 return d.NeedBytes(needed)
         void = await self._compute(lambda: self._make_ready(terms))
-        return d.PartReady(self._own.bounds, void)
+        return d.PartReady(self._own.bounds, void, self._own.own_samples)
 
     def _make_ready(self, terms: Terms) -> bool:
         """Go on from the stored state; True if there is one, of other samples: it is void then."""

@@ -21,8 +21,10 @@ from cutlayer.net.wire.messages import (
     Fetch,
     Gradient,
     Hello,
+    Introduce,
     Message,
     Open,
+    OwnSamples,
     PartPiece,
     PartRange,
     Position,
@@ -59,10 +61,12 @@ class NeedBytes:
 @dataclass(frozen=True)
 class PartReady:
     """The outcome of `Prepare` or `Keep`: the longest payloads of the run. `void`: the stored state
-    is of other samples, and nobody has it any more."""
+    is of other samples, and nobody has it any more. `samples`: what the device has, for a server
+    that keeps activations."""
 
     bounds: Bounds
     void: bool = False
+    samples: OwnSamples | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Forwarded:
     """The outcome of `Forward`."""
 
     message: Activation
+
+
+@dataclass(frozen=True)
+class NothingAsked:
+    """The outcome of `Forward` where the server holds all that is left of the round."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,7 @@ Event: TypeAlias = (
     | PartReady
     | Begun
     | Forwarded
+    | NothingAsked
     | Stepped
     | Uploaded
     | Invalid
@@ -155,7 +165,8 @@ class EchoReceived:
 
 @dataclass(frozen=True)
 class Forward:
-    """Compute an activation; answered by `Forwarded` or `Diverged`."""
+    """Compute an activation, the first from here on that the server does not hold; answered by
+    `Forwarded`, `NothingAsked` or `Diverged`."""
 
     position: Position
 
@@ -239,6 +250,7 @@ class DeviceSession:
         self._ahead = position
         self._wire = Wire(device_limits(None))
         self._probes = 0
+        self._samples: OwnSamples | None = None
 
     @property
     def progress(self) -> str:
@@ -270,8 +282,8 @@ class DeviceSession:
                     return [HangUp(str(error))]
             case NeedBytes(place):
                 return self._send(Fetch(place))
-            case PartReady(bounds, void):
-                self._bounds = bounds
+            case PartReady(bounds, void, samples):
+                self._bounds, self._samples = bounds, samples
                 if void:
                     self._position = self._ahead = NOWHERE
                 self._wire.limits = device_limits(bounds)
@@ -285,6 +297,10 @@ class DeviceSession:
                 self._ahead = _after(message)
                 more = self._next() if self._frozen else []
                 return [*self._send(message), *more]
+            case NothingAsked():
+                assert self._terms is not None
+                self._ahead = Position(self._ahead.round, self._terms.local_steps)
+                return self._next()
             case Uploaded(message):
                 self._unanswered.append(message)
                 return self._send(message)
@@ -336,7 +352,8 @@ class DeviceSession:
         return self._welcomed() if self._bounds is not None else [Prepare(terms)]
 
     def _hello(self) -> list[Instruction]:
-        return self._send(Hello(self._position.round))
+        told = [] if self._samples is None else self._send(Introduce(self._samples))
+        return [*told, *self._send(Hello(self._position.round))]
 
     def _welcomed(self) -> list[Instruction]:
         """Go on with the round, if there is one."""

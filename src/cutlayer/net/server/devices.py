@@ -2,7 +2,7 @@
 them."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import final
@@ -43,6 +43,18 @@ class DeviceProgress:
     def untouched(self) -> bool:
         """Whether nothing of the round is done."""
         return self.reply is None
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What a server that keeps activations asks a device for in a round.
+
+    `held`: as `Opening` has it. `own`: the local steps of which it holds every sample, or will have
+    got it in an earlier one, and how many micro-batches each has: they need no device.
+    """
+
+    held: str
+    own: Mapping[int, int]
 
 
 def missing(devices: Sequence[DeviceProgress], steps: int, name_of: NameOf) -> str:

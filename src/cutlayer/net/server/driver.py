@@ -32,6 +32,8 @@ from cutlayer.net.wire.link import OUTBOX_FRAMES, Compute, Link, LinkClosed, Pac
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
+    Held,
+    OwnSamples,
     PartPiece,
     PartRange,
     Refused,
@@ -75,7 +77,7 @@ def recover(
         number = session.round
         batch: list[s.Train] = []
         for entry in journal.entries(number):
-            if entry.device is not None and isinstance(entry.message, Activation):
+            if entry.device is not None and isinstance(entry.message, Activation | Held):
                 batch.append(s.Train(entry.device, entry.message))
                 if not entry.more:
                     session.handle(_trained(batch, worker))
@@ -243,6 +245,8 @@ class ServerDriver:
         """Let something happen. The first error of worker or journal ends the run."""
         async with self._one_at_a_time:
             await self._handle(event)
+            with self._or_fail():
+                await self._catch_up()
 
     async def finished(self) -> None:
         """Wait for the run's end. Raises what ended it, if it was not its last round."""
@@ -311,6 +315,7 @@ class ServerDriver:
     async def _take(self, first: _Arrival) -> None:
         """Handle a frame, and with an activation those that may share its passes."""
         before, looked = self._entries.entered, [first]
+        await self._catch_up()
         jobs = await self._look(looked)
         while jobs and self._batching.batch is ServerBatch.ARRIVALS:
             # before looking: what comes meanwhile ends the pause
@@ -330,9 +335,20 @@ class ServerDriver:
             for places in self._batching.passes([sizes[place] for place in taken]):
                 await self._train([jobs[taken[place]].train for place in places])
             jobs = [job for place, job in enumerate(jobs) if place not in taken]
+        await self._catch_up()
         if self._entries.entered > before:
             for arrival in looked:
                 arrival.entries = self._entries.entered
+
+    async def _catch_up(self) -> None:
+        """Train what needs no device, a micro-batch of each at a time, to the round's end at most:
+        whoever wants something comes between two rounds."""
+        number = self._session.round
+        while self._session.round == number and (trains := self._session.own_work):
+            sizes = [self._worker.waiting(own.device, own.message) for own in trains]
+            taken = self._batching.take(sizes)
+            for places in self._batching.passes([sizes[place] for place in taken]):
+                await self._train([trains[taken[place]] for place in places])
 
     async def _look(self, arrivals: Sequence[_Arrival]) -> list[_Job]:
         """Let the session see frames; what it wants trained."""
@@ -380,7 +396,8 @@ class ServerDriver:
                 await self._train([one])
             return
         for own in outcome.gradients:
-            self._watch.trained(own.device, own.message, own.packet)
+            if isinstance(own.message, Activation):
+                self._watch.trained(own.device, own.message, own.packet)
         await self._handle(outcome)
         await self._compute(self._worker.step)  # the replies are on their way
 
@@ -431,6 +448,8 @@ class ServerDriver:
             case s.Renew(device):
                 self._worker.renew(device)
                 return s.Renewed(device)
+            case s.Know(device, samples):
+                return self._know(device, samples)
             case s.Merge(made):
                 return await self._merge(made)
             case s.AppendToJournal(device, message, more):
@@ -457,6 +476,14 @@ class ServerDriver:
         worker = self._worker
         shares = self._controller.reopen(worker.state, measured, len(worker.adapter))
         return _merged(made, worker, shares)
+
+    def _know(self, device: int, samples: OwnSamples) -> s.Event:
+        try:
+            self._worker.know(device, samples)
+        except PacketError as error:
+            _LOG.warning("device %d: %s", device, error)
+            return s.InvalidFrom(device, str(error))
+        return s.Known(device)
 
     def _read(self, device: int, place: PartRange) -> s.Event:
         try:

@@ -15,6 +15,7 @@ from typing import TypeAlias, final
 from cutlayer.errors import FrameError
 from cutlayer.net.server.devices import (
     RESTARTS,
+    Asks,
     DeviceProgress,
     NameOf,
     PassCounter,
@@ -33,11 +34,15 @@ from cutlayer.net.wire.messages import (
     Ending,
     Fetch,
     Gradient,
+    Held,
     Hello,
+    Introduce,
     MergedFrom,
     Message,
+    Micro,
     Open,
     Opening,
+    OwnSamples,
     PartPiece,
     PartRange,
     Position,
@@ -80,10 +85,10 @@ class Tick:
 
 @dataclass(frozen=True)
 class GradientReady:
-    """A device's gradient, as a packet."""
+    """A device's gradient, as a packet: empty where none is sent."""
 
     device: int
-    message: Activation
+    message: Activation | Held
     packet: bytes
 
 
@@ -126,6 +131,13 @@ class Renewed:
 
 
 @dataclass(frozen=True)
+class Known:
+    """The outcome of `Know`."""
+
+    device: int
+
+
+@dataclass(frozen=True)
 class Saved:
     """The outcome of `Checkpoint`. `ended`: the run ends with this round, before its last one."""
 
@@ -155,6 +167,7 @@ Event: TypeAlias = (
     | AdapterStored
     | InvalidFrom
     | Renewed
+    | Known
     | Merged
     | Saved
 )
@@ -189,7 +202,7 @@ class Train:
     """Compute a gradient; answered by `BatchTrained` or `InvalidFrom`."""
 
     device: int
-    message: Activation
+    message: Activation | Held
 
 
 @dataclass(frozen=True)
@@ -205,6 +218,14 @@ class Renew:
     """Void what a device has done of this round; answered by `Renewed`."""
 
     device: int
+
+
+@dataclass(frozen=True)
+class Know:
+    """Remember what samples a device has; answered by `Known` or `InvalidFrom`."""
+
+    device: int
+    samples: OwnSamples
 
 
 @dataclass(frozen=True)
@@ -259,6 +280,7 @@ Instruction: TypeAlias = (
     | Train
     | StoreAdapter
     | Renew
+    | Know
     | Merge
     | AppendToJournal
     | Checkpoint
@@ -274,6 +296,8 @@ class RunPlan:
 
     `shares`: each device's part of the bandwidth in the first round that is played. `name_of`: a
     device's name, for messages. `keeps`: whether adapters stay on the devices as a round ends.
+    `asks`: what a device is asked for in a round by a server that keeps activations, as things are
+    (None: everything).
     """
 
     terms: tuple[Terms, ...]
@@ -282,6 +306,7 @@ class RunPlan:
     bounds: Bounds
     name_of: NameOf = lambda device: None
     keeps: Callable[[int], bool] = lambda number: False
+    asks: Callable[[int, int], Asks | None] = lambda device, number: None
 
 
 @final
@@ -317,6 +342,16 @@ class ServerSession:
         self._elapsed_s = 0.0
         self._warned = False
         self._ended = ended
+        # devices that the round was opened for, and the last round that needed each of them
+        self._opened: set[int] = set()
+        self._needed = [round_number - 1] * len(plan.terms)
+        self._asks = self._asked()
+
+    def _asked(self) -> list[Asks | None]:
+        """What each device is asked for in the round that begins."""
+        if self.finished:
+            return [None] * len(self._progress)
+        return [self._plan.asks(device, self.round) for device in range(len(self._progress))]
 
     @property
     def finished(self) -> bool:
@@ -354,6 +389,26 @@ class ServerSession:
         return frozenset(n for n in self._greeted if self._progress[n].step < steps[n])
 
     @property
+    def own_work(self) -> list[Train]:
+        """The next micro-batch of each device of which the server holds every sample: to be trained
+        before anything else is handled."""
+        if self.finished:
+            return []
+        found = []
+        for device, (progress, asks) in enumerate(zip(self._progress, self._asks, strict=True)):
+            if asks is not None and progress.step in asks.own:
+                last = progress.micro + 1 == asks.own[progress.step]
+                place = Position(self.round, progress.step, progress.micro)
+                # what it weighs is in its labels
+                found.append(Train(device, Held(place, Micro(0.0, last))))
+        return found
+
+    def _needs(self, device: int) -> bool:
+        """Whether the round needs this device."""
+        asks = self._asks[device]
+        return asks is None or len(asks.own) < self._plan.terms[device].local_steps
+
+    @property
     def missing_adapters(self) -> int:
         """Those without which the round does not close, its deadline having passed."""
         made = len(self._made)
@@ -386,7 +441,12 @@ class ServerSession:
             case Renewed(device):
                 restarts = self._progress[device].restarts + 1
                 self._progress[device] = DeviceProgress(restarts=restarts)
+                self._asks[device] = self._plan.asks(device, self.round)
                 return self._open(device, fresh=True)
+            case Known(device):
+                if self._asks[device] is None and not self.finished:
+                    self._asks[device] = self._plan.asks(device, self.round)
+                return []
             case InvalidFrom(device, reason):
                 return self._hang_up(device, reason)
             case Merged():
@@ -412,6 +472,8 @@ class ServerSession:
                 return self._answer(device, Welcome(self._plan.terms[device]))
             case Fetch(place):
                 return [Read(device, place)]
+            case Introduce(samples) if device not in self._greeted:
+                return [Know(device, samples)] if self._plan.terms[device].cached else []
             case Hello(number) if device not in self._greeted:
                 return self._greet(device, number)
             case Probe() if device in self._greeted:
@@ -441,7 +503,9 @@ class ServerSession:
         if progress.untouched and progress.restarts:
             # its state is void already, and it has not heard of that
             return [*welcome, *self._open(device, fresh=True)]
-        if progress.untouched and device not in self._missed and known == self.round - 1:
+        # rounds that the server made by itself it need not have heard of
+        heard = self._needed[device] <= known < self.round
+        if progress.untouched and device not in self._missed and heard:
             return [*welcome, *self._open(device, fresh=False)]
         # it missed a round, or lost its state: the two ends would not fit together any more
         return [*welcome, AppendToJournal(device, Restarted(self.round)), Renew(device)]
@@ -473,15 +537,20 @@ class ServerSession:
         replies: list[Instruction] = []
         for own in gradients:
             device, place = own.device, own.message.position
-            reply = Gradient(place, own.packet)
             last = own.message.micro.last
             step, micro = (place.step + 1, 0) if last else (place.step, place.micro + 1)
-            self._progress[device] = replace(
-                self._progress[device], step=step, micro=micro, reply=reply
-            )
+            ended = step == self._plan.terms[device].local_steps
+            progress = replace(self._progress[device], step=step, micro=micro)
+            if isinstance(own.message, Activation):
+                progress = replace(progress, reply=Gradient(place, own.packet))
+                replies += self._send(device, Gradient(place, own.packet))
+            elif ended and not self._needs(device):
+                progress = replace(progress, done=True)
+            self._progress[device] = progress
             entries.append(AppendToJournal(device, own.message, more=own is not gradients[-1]))
-            replies += self._send(device, reply)
-        return [*entries, *replies]
+        # with some missing it may still be in the middle of other devices' passes
+        whole = len(self._made) == len(self._progress)
+        return [*entries, *replies, *(self._closing() if whole else [])]
 
     def _take(self, device: int, message: Adapter) -> list[Instruction]:
         progress = self._progress[device]
@@ -534,8 +603,15 @@ class ServerSession:
         self.shares = merged.shares
         self._elapsed_s = 0.0
         self._warned = False
-        self._missed = frozenset(range(len(self._progress))) - set(merged.made)
+        everyone = frozenset(range(len(self._progress)))
+        # who has not come since it missed a round still has
+        self._missed = (everyone - set(merged.made)) | (self._missed - self._opened)
+        for device in everyone:
+            if self._needs(device):
+                self._needed[device] = closed
+        self._opened.clear()
         self._progress = [DeviceProgress() for _ in self._progress]
+        self._asks = self._asked()
         return [Checkpoint(closed)]
 
     def _go_on(self) -> list[Instruction]:
@@ -552,7 +628,9 @@ class ServerSession:
     def _open(self, device: int, *, fresh: bool, knows: bool = False) -> list[Instruction]:
         """Open the round for a device; `knows`: it has the adapter of the one before, though what
         it has done is void."""
-        opening = Opening(self.shares[device], fresh, self._plan.keeps(self.round) or None)
+        self._opened |= {device} & self._greeted
+        asks, keeps = self._asks[device], self._plan.keeps(self.round) or None
+        opening = Opening(self.shares[device], fresh, keeps, None if asks is None else asks.held)
         adapter = self._whole if self._whole and fresh and not knows else self._adapter
         if self.round > 1 and not fresh and self._plan.terms[device].frozen(self.round - 1):
             adapter = b""  # it has it from then

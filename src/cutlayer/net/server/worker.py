@@ -18,24 +18,29 @@ from cutlayer.codec.raw import decode_targets, raw_bytes
 from cutlayer.errors import PacketError, RunError
 from cutlayer.model.optimizer import merged
 from cutlayer.model.placement import to_device
+from cutlayer.net.server.devices import Asks
+from cutlayer.net.server.held import HeldSamples
 from cutlayer.net.server.timing import MeasuredRound, observed_round
 from cutlayer.net.wire.frames import Bounds
-from cutlayer.net.wire.messages import Activation, Adapter
+from cutlayer.net.wire.messages import Activation, Adapter, Held, OwnSamples
 from cutlayer.rounds.batching import Waiting
+from cutlayer.training.activation_cache import CacheFigures, Coded
 from cutlayer.training.adapter_rows import HELD, RowCodec, pack_adapter
 from cutlayer.training.evaluation import DeviceShare
 from cutlayer.training.exchange import Load, Outgoing, encode
-from cutlayer.training.server_batch import ServerLoad, ServerReply, server_batch
+from cutlayer.training.server_batch import Served, ServerLoad, ServerReply, server_batch
 from cutlayer.training.state import AdapterBank, AdapterState, RunState, ServerSide, Training
 from cutlayer.training.torch_codec import for_device
 
 
 @dataclass(frozen=True, eq=False)
 class _Read:
-    """A micro-batch as it arrived, and what its stream's receiver remembers after it."""
+    """A micro-batch as the server computes with it; what its stream's receiver remembers after what
+    came of it, and what that was (None: nothing came)."""
 
     load: ServerLoad
     receiver: CodecState
+    came: Served | None
 
 
 @final
@@ -45,7 +50,8 @@ class ServerWorker:
 
     Of the last round that closed: `train_loss`, a local step's mean loss [nat], and `plain_bytes`,
     what its activations would have been as float32, and as much its gradients, if it had any.
-    `samples`: how many each device says that it has, 0 as long as it has said nothing.
+    `samples`: how many each device says that it has, 0 as long as it has said nothing. `held`: what
+    it keeps of devices' activations, where it keeps any, and `cache` what became of that.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class ServerWorker:
         bounds: Bounds,
         state: RunState,
         shares: Sequence[DeviceShare] = (),
+        held: HeldSamples | None = None,
     ) -> None:
         self._training = training
         self._server = server
@@ -66,6 +73,8 @@ class ServerWorker:
         shares = shares or (DeviceShare(0),) * len(local_steps)
         self.samples = [share.samples for share in shares]
         self._labels = [share.labels for share in shares]
+        self._held = held
+        self.cache: CacheFigures | None = None
         self._rows = RowCodec(training.adapter_codec, server.device_part.adapted.layout)
         self._start(state)
 
@@ -110,12 +119,26 @@ class ServerWorker:
         """The adapters that devices have sent in this round [bytes]."""
         return sum(row.nbytes for row, _ in self._adapters.values() if row is not None)
 
-    def waiting(self, device: int, message: Activation) -> Waiting:
+    def waiting(self, device: int, message: Activation | Held) -> Waiting:
         """How much there is to compute for a micro-batch. Raises PacketError: of no such shape."""
-        samples, tokens, _ = self._shape(message)
+        samples = tokens = 0
+        if isinstance(message, Activation) and (message.packet or self._held is None):
+            samples, tokens, _ = self._shape(message)
+        if self._held is not None:
+            samples = len(self._held.micro_batch(device, message.position))
+            tokens = self._held.tokens(device, message.position, tokens)
         return Waiting(device, samples, tokens)
 
-    def train(self, batch: Sequence[tuple[int, Activation]]) -> list[bytes]:
+    def asks(self, device: int, round_number: int) -> Asks | None:
+        """What a device is asked for in a round; None: everything."""
+        return None if self._held is None else self._held.asks(device, round_number)
+
+    def know(self, device: int, samples: OwnSamples) -> None:
+        """A device says what it has. Raises PacketError: it had other samples."""
+        if self._held is not None:
+            self._held.know(device, samples)
+
+    def train(self, batch: Sequence[tuple[int, Activation | Held]]) -> list[bytes]:
         """Forward and backward of a micro-batch of each of these devices in one pass, and the
         gradients' packets: empty where the devices' part is frozen. Each is what it would be alone:
         to the bit if it is alone, else but for rounding.
@@ -140,13 +163,29 @@ class ServerWorker:
             if message.micro.last:
                 place, steps = message.position, self._local_steps[device]
                 self._due[device] = self._training.rate_of(place.round, place.step, steps)
-            samples, tokens, width = own.load.activation.shape
-            self._plain_bytes += int(raw_bytes((samples, tokens, width), own.load.lengths))
             self._lose(device, message, reply.loss)
-            self._streams[device, Direction.UP] = Stream(receiver=own.receiver)
+            self._keep(device, message, own)
+            if own.came is not None:
+                samples, tokens, width = own.came.tensor.shape
+                lengths = None if own.load.lengths is None else own.came.lengths
+                self._plain_bytes += int(raw_bytes((samples, tokens, width), lengths))
+                self._streams[device, Direction.UP] = Stream(receiver=own.receiver)
             if outgoing is not None:
                 self._streams[device, Direction.DOWN] = Stream(sender=outgoing.state)
         return [b"" if outgoing is None else outgoing.packet for outgoing in encoded]
+
+    def _keep(self, device: int, message: Activation | Held, own: "_Read") -> None:
+        """Hold what came of a micro-batch."""
+        if self._held is None:
+            return
+        coded, place = None, message.position
+        if own.came is not None and isinstance(message, Activation):
+            where, before = (place.step, place.micro), self._end(device, Direction.UP)
+            shape = self._shape(message)
+            coded = Coded(
+                device, where, message.samples, shape, message.packet, message.labels, before
+            )
+        self._held.add(coded, own.came, len(own.load.labels))
 
     def step(self) -> None:
         """Let the server-side adapters step whose mini-batch has ended: apart from `train`, so that
@@ -209,6 +248,8 @@ class ServerWorker:
                 " Start a new run with a lower optimizer.learning_rate"
             )
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
+        if self._held is not None:
+            self.cache = self._held.close_round()
         for device in set(range(len(self._local_steps))) - set(made):
             self.renew(device)
         state, delay_s = self._state, passed_s
@@ -230,8 +271,10 @@ class ServerWorker:
         """Both sides' adapters after the round: merged, or each device's own. Who has not made the
         round, or has not sent its own, is known by what it had before."""
         count, merging, before = len(self._local_steps), self._training.merging, self._state
-        weights = [self._adapters[device][1] for device in made]
-        sent = {device: row for device in made if (row := self._adapters[device][0]) is not None}
+        weights = [self._weight(device) for device in made]
+        # in the order of the weights
+        came = {device: self._adapters.get(device, (None, 0.0))[0] for device in made}
+        sent = {device: row for device, row in came.items() if row is not None}
         if not self._scheme.trains_device:  # what devices have
             device_row = before.device.row if self._opening is None else self._opening.received
         elif merging.device:
@@ -247,6 +290,13 @@ class ServerWorker:
             for device in set(range(count)) - set(made):
                 server_row[device] = to_device(before.server.of(device), server_row.device)
         return device_row, server_row
+
+    def _weight(self, device: int) -> float:
+        """The samples of a device that has made the round, or that the server made it for."""
+        if device in self._adapters:
+            return self._adapters[device][1]
+        assert self._held is not None, "who makes a round says what it has"
+        return float(self._held.count(device))
 
     @property
     def _keeps(self) -> bool:
@@ -277,6 +327,8 @@ class ServerWorker:
             proximal_mu=self._training.merging.proximal_mu,
         )
         self._streams = dict(state.streams)
+        if self._held is not None:
+            self._held.begin_round(state.round + 1)
         # learning rates by device
         self._due: dict[int, float] = {}
         self._adapters: dict[int, tuple[Tensor | None, float]] = {}
@@ -284,7 +336,7 @@ class ServerWorker:
         self._losses: dict[int, list[list[Tensor]]] = {}
         self._plain_bytes = 0
 
-    def _lose(self, device: int, message: Activation, loss: Tensor) -> None:
+    def _lose(self, device: int, message: Activation | Held, loss: Tensor) -> None:
         """Enter a micro-batch's part of its local step's loss."""
         steps = self._losses.setdefault(device, [])
         if message.position.micro == 0:
@@ -296,34 +348,56 @@ class ServerWorker:
         losses: list[float] = [sum(torch.stack(step).cpu().tolist()) for step in steps]
         return sum(losses) / len(losses)
 
-    def _read(self, device: int, message: Activation) -> "_Read":
+    def _read(self, device: int, message: Activation | Held) -> "_Read":
+        """A micro-batch: what came of it, with what is held."""
+        training, place = self._training, message.position
+        came: Served | None = None
+        after = self._end(device, Direction.UP)
+        samples: tuple[int, ...] = ()
+        # of a micro-batch that is held nothing comes, though others of its mini-batch do
+        if isinstance(message, Activation) and (message.packet or self._held is None):
+            came, after = self._arrived(device, message)
+            samples = message.samples
+        served, weight, whole = came, message.micro.weight, samples
+        if self._held is not None:
+            served = self._held.serve(device, place, samples, came)
+            whole = self._held.micro_batch(device, place)
+            if isinstance(message, Held):
+                weight = self._held.weight(device, place)
+        assert served is not None
+        load = ServerLoad(
+            row=self._side.gather((device,))[0],
+            activation=served.tensor,
+            lengths=None if self._images else served.lengths,
+            labels=torch.from_numpy(served.targets.labels),
+            weight=weight,
+            documents=served.targets.documents,
+            draws=training.draws(place.round, device, place.step, whole),
+        )
+        return _Read(load, after, came)
+
+    @property
+    def _images(self) -> bool:
+        return self._training.task == "image-classification"
+
+    def _arrived(self, device: int, message: Activation) -> tuple[Served, CodecState]:
         """The activation and its labels, if they are such as the run may have."""
-        training, shape, place = self._training, self._shape(message), message.position
-        images = training.task == "image-classification"
+        training, shape = self._training, self._shape(message)
         codec = for_device(training.codecs.up, self._server.part.adapted.device)
         arrived = codec.decode(message.packet, shape, self._end(device, Direction.UP))
-        if not images and min(arrived.lengths) < 1:
+        if not self._images and min(arrived.lengths) < 1:
             raise PacketError("an activation of a text without a token")
         labelled = shape[:2] if training.task == "causal-lm" else shape[:1]
         targets = decode_targets(message.labels, labelled, arrived.lengths, training.classes)
-        load = ServerLoad(
-            row=self._side.gather((device,))[0],
-            activation=arrived.tensor,
-            lengths=None if images else arrived.lengths,
-            labels=torch.from_numpy(targets.labels),
-            weight=message.micro.weight,
-            documents=targets.documents,
-            draws=training.draws(place.round, device, place.step, message.samples),
-        )
-        return _Read(load, arrived.state)
+        return Served(arrived.tensor, arrived.lengths, targets), arrived.state
 
     def _encode(
-        self, of: tuple[int, Activation], arrived: "_Read", reply: ServerReply
+        self, of: tuple[int, Activation | Held], arrived: "_Read", reply: ServerReply
     ) -> Outgoing | None:
         """A device's gradient as it leaves, if there is one."""
-        if reply.gradient is None:
-            return None
         device, message = of
+        if reply.gradient is None or isinstance(message, Held):
+            return None
         training, place = self._training, message.position
         key = (place.round, device, place.step, place.micro, Direction.DOWN)
         load = Load(reply.gradient, arrived.load.lengths, message.samples)

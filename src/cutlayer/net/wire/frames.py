@@ -35,12 +35,15 @@ from cutlayer.net.wire.messages import (
     Ending,
     Fetch,
     Gradient,
+    Held,
     Hello,
+    Introduce,
     MergedFrom,
     Message,
     Micro,
     Open,
     Opening,
+    OwnSamples,
     PartPiece,
     PartRange,
     Position,
@@ -84,6 +87,9 @@ class Kind(IntEnum):
     # what times are measured with
     PROBE = 14
     ECHO = 15
+    # of a server that keeps activations; the second one in a journal only
+    INTRODUCE = 16
+    HELD = 17
 
 
 class FrameSection(IntEnum):
@@ -223,7 +229,7 @@ SAMPLE = np.dtype("<u4")
 Value = TypeVar("Value")
 _READERS: Mapping[type, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind)
-    for kind in (Terms, PartRange, Opening, Micro, Weight, MergedFrom, Ending)
+    for kind in (Terms, PartRange, OwnSamples, Opening, Micro, Weight, MergedFrom, Ending)
 }
 
 
@@ -272,6 +278,10 @@ def _parts(message: Message) -> tuple[Kind, Position, dict[FrameSection, bytes]]
             return Kind.ECHO, NOWHERE, {}
         case Close(ending):
             return Kind.CLOSE, NOWHERE, {FrameSection.SETTINGS: _json(ending)}
+        case Introduce(samples):
+            return Kind.INTRODUCE, NOWHERE, {FrameSection.SETTINGS: _json(samples)}
+        case Held(position, micro):
+            return Kind.HELD, position, {FrameSection.SETTINGS: _json(micro)}
         case Restarted(number):
             return Kind.RESTARTED, Position(number), {}
         case RoundClosed(number, made):
@@ -308,6 +318,10 @@ def _message(frame: Frame) -> Message:
             return Echo()
         case Kind.CLOSE:
             return Close(_settings(Ending, own))
+        case Kind.INTRODUCE:
+            return Introduce(_settings(OwnSamples, own))
+        case Kind.HELD:
+            return Held(frame.position, _settings(Micro, own))
         case Kind.RESTARTED:
             return Restarted(number)
         case Kind.ROUND_CLOSED:
@@ -460,6 +474,7 @@ def server_limits(bounds: Bounds) -> Limits:
     return {
         Kind.ASK: {},
         Kind.FETCH: {FrameSection.SETTINGS: _SETTINGS_BYTES},
+        Kind.INTRODUCE: {FrameSection.SETTINGS: _SETTINGS_BYTES},
         Kind.HELLO: {},
         Kind.ACTIVATION: {
             FrameSection.SETTINGS: _SETTINGS_BYTES,
@@ -489,7 +504,8 @@ def device_limits(bounds: Bounds | None) -> Limits:
     return {
         **greeting,
         Kind.OPEN: {
-            FrameSection.SETTINGS: _SETTINGS_BYTES,
+            # a bit for each sample, as hexadecimal digits
+            FrameSection.SETTINGS: _SETTINGS_BYTES + bounds.samples * bounds.steps // 4,
             FrameSection.ADAPTER_DOWN: bounds.adapter_bytes,
         },
         Kind.GRADIENT: {FrameSection.GRADIENT: bounds.gradient_bytes},
@@ -502,6 +518,7 @@ def journal_limits(bounds: Bounds) -> Limits:
     return {
         **server_limits(bounds),
         Kind.RESTARTED: {},
+        Kind.HELD: {FrameSection.SETTINGS: _SETTINGS_BYTES},
         Kind.ROUND_CLOSED: {FrameSection.SETTINGS: _SETTINGS_BYTES},
     }
 

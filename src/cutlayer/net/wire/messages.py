@@ -79,7 +79,8 @@ class Terms:
     the device's part, which its file begins with. `uplink_bit_s`: the uplink rate that the devices
     share [bit/s]; None: not paced. `settings`: those keys of the server's configuration that a
     device computes by. `frozen_from`: the first round in which the devices' part is not trained;
-    None: it always is.
+    None: it always is. `cached`: the server keeps activations, and asks for those that it does not
+    hold.
     """
 
     run: Annotated[str, Field(pattern="^[A-Za-z0-9]{1,64}$")]
@@ -97,6 +98,7 @@ class Terms:
     micro_batches: Count
     settings: dict[str, Any]
     frozen_from: Count | None = None
+    cached: bool = False
 
     def frozen(self, round_number: int) -> bool:
         """Whether nothing comes back in this round: a device's activations are acknowledged, and it
@@ -110,11 +112,14 @@ class Opening:
 
     `fresh`: the device begins anew. Its optimiser and what its codecs remember are void, because
     the server's side of them is. `keeps`: its adapter stays on the device as the round ends.
+    `held`: which samples the server holds as the round opens, a bit for each of all local steps in
+    their order, the first one the highest, in hexadecimal digits; None: it keeps none.
     """
 
     share: Annotated[float, Field(gt=0, le=1)]
     fresh: bool
     keeps: bool | None = None
+    held: Annotated[str, Field(pattern="^([0-9a-f]{2})*$")] | None = None
 
 
 @checked(frozen=True, config=_STRICT)
@@ -132,6 +137,15 @@ class Weight:
 
     samples: Count
     labels: list[Index] | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class OwnSamples:
+    """How many samples a device has, and the beginning of their SHA-256: so that a server that
+    holds their activations knows which those of a local step are."""
+
+    count: Count
+    digest: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
 @checked(frozen=True, config=_STRICT)
@@ -184,6 +198,13 @@ class Hello:
 
 
 @dataclass(frozen=True)
+class Introduce:
+    """A device says what it has, before its hello, to a server that keeps activations."""
+
+    samples: OwnSamples
+
+
+@dataclass(frozen=True)
 class Welcome:
     """The server takes part with a device, on these terms."""
 
@@ -209,7 +230,8 @@ class Open:
 class Activation:
     """One micro-batch at the cut: the codec's packet, the labels' payload, the samples' numbers.
 
-    The numbers are the device's own names for its samples, for codecs that remember samples.
+    The numbers are the device's own names for its samples, for codecs that remember samples. Of a
+    micro-batch that the server holds a part of, it is about the others; empty if there are none.
     """
 
     position: Position
@@ -267,6 +289,14 @@ class Restarted:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Journal only: the server trained on a device's micro-batch of which it holds every sample."""
+
+    position: Position
+    micro: Micro
+
+
+@dataclass(frozen=True)
 class RoundClosed:
     """Journal only: a round closed with these devices."""
 
@@ -289,7 +319,9 @@ Message: TypeAlias = (
     | Echo
     | Close
     | Restarted
+    | Held
     | RoundClosed
+    | Introduce
 )
 
 
