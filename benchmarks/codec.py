@@ -38,7 +38,7 @@ from rich.table import Table
 
 from cutlayer.codec.codec import Codec
 from cutlayer.codec.kernels.native import load_kernels
-from cutlayer.codec.presets import PRESETS, codec_pair
+from cutlayer.codec.presets import PRESETS, best, codec_pair
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.config.schema import Config
 from cutlayer.errors import CutlayerError
@@ -58,6 +58,8 @@ class Extent:
     real: Repeats
 
 
+# of the default job: samples a mini-batch, packets of a stream
+JOB_BATCH, JOB_PACKETS = 16, 50
 FULL = Extent((64, 197, 768), 64, 8, 6, Repeats(9, 6.0), Repeats(5, 2.0))
 QUICK = Extent((24, 197, 768), 16, 4, 8, Repeats(3, 0.3), Repeats(2, 0.1))
 
@@ -111,7 +113,7 @@ def _measured(
     with console.status("tensors") as status:
         speed = speed_stream(extent.speed_shape, arguments.speed_file)
         made = probe(_config(arguments, extent), extent.warm_steps, extent.kept_steps)
-        streams = (speed, *real_streams(made))
+        streams = (speed, *real_streams(made, JOB_BATCH))
         rows = []
         for stream in streams:
             own = []
@@ -132,7 +134,8 @@ def all_contenders() -> list[Contender]:
 
 
 def _ours(name: str, threads: int) -> Ours:
-    pair = codec_pair(name)
+    # how long a stream is decides what is learned on the way
+    pair = best(packets=JOB_PACKETS) if name == "best" else codec_pair(name)
     return Ours(name, _threaded(pair.up, threads), _threaded(pair.down, threads), threads)
 
 

@@ -83,9 +83,9 @@ def tiled(tensor: np.ndarray, shape: tuple[int, int, int]) -> Array:
     return out.reshape(shape)
 
 
-def real_streams(probe: CutProbe) -> tuple[Stream, Stream]:
+def real_streams(probe: CutProbe, packet: int) -> tuple[Stream, ...]:
     """The activations that go up and the gradients that come down, judged by the adapters'
-    gradients on the other side."""
+    gradients on the other side; and both in mini-batches of `packet` samples."""
     last = probe.crossings[-1]
     true_server = _flat(server_gradient(probe.parts, last, last.activation))
     true_device = _flat(device_gradient(probe.parts, last, last.gradient))
@@ -101,7 +101,13 @@ def real_streams(probe: CutProbe) -> tuple[Stream, Stream]:
     return (
         Stream("activation", "up", up, probe.source, judge_up),
         Stream("gradient", "down", down, probe.source, judge_down),
+        Stream("packet up", "up", _first(up, packet), probe.source, None),
+        Stream("packet down", "down", _first(down, packet), probe.source, None),
     )
+
+
+def _first(tensors: Sequence[Array], samples: int) -> tuple[Array, ...]:
+    return tuple(np.ascontiguousarray(tensor[:samples]) for tensor in tensors)
 
 
 def _flat(gradient: object) -> Float32[np.ndarray, " parameter"]:
@@ -128,14 +134,18 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Times:
-    """The same calls by two clocks: what this thread computed, and what a bystander waited."""
+    """The same calls by two clocks: what the busiest thread computed, what a bystander waited."""
 
     processor: Seconds
     wall: Seconds
 
 
 def least_times(
-    tensor: np.ndarray, encode: Callable[[], object], decode: Callable[[], object], repeats: Repeats
+    tensor: np.ndarray,
+    encode: Callable[[], object],
+    decode: Callable[[], object],
+    repeats: Repeats,
+    threads: int = 1,
 ) -> Times:
     """Copy, encode, decode, again and again; the least of each.
 
@@ -148,16 +158,18 @@ def least_times(
     for turn in range(repeats.most):
         if turn >= 2 and time.perf_counter() > end:
             break
-        best = np.minimum(best, np.array([_timed(call) for call in calls]).T)
+        best = np.minimum(best, np.array([_timed(call, threads) for call in calls]).T)
     processor, wall = best.tolist()
     return Times(Seconds(*processor), Seconds(*wall))
 
 
-def _timed(call: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of this thread, and of the wall."""
-    wall, processor = time.perf_counter(), time.thread_time()
+def _timed(call: Callable[[], object], threads: int) -> tuple[float, float]:
+    """Seconds of the busiest thread (this one, or its helpers' mean), and of the wall."""
+    wall, own, whole = time.perf_counter(), time.thread_time(), time.process_time()
     call()
-    return time.thread_time() - processor, time.perf_counter() - wall
+    own, whole = time.thread_time() - own, time.process_time() - whole
+    helpers = (whole - own) / (threads - 1) if threads > 1 else 0.0
+    return max(own, helpers), time.perf_counter() - wall
 
 
 @dataclass(frozen=True)
@@ -166,8 +178,8 @@ class Row:
 
     `bits`: per element, of the last tensor's message; `learned_bytes`: of mean and basis, in all
     messages of the stream, which are sent a few times in a whole training. `encode_s`, `decode_s`,
-    `copy_s` (memcpy): processor time of one thread [s], which busy neighbours change least, or wall
-    time where there are more threads; `*_wall_s` is always wall time. `encode_copies`,
+    `copy_s` (memcpy): processor time of the busiest thread [s], which busy neighbours change least;
+    `*_wall_s` is wall time. `encode_copies`,
     `decode_copies`: over the least memcpy of the stream by the same clock. `*_mb_s`: float32 input
     [MB/s]. `error` and `cosine` of the decoded tensor; `gradient_cosine` of the adapter's gradient.
     """
@@ -243,6 +255,7 @@ class Ours(Contender):
             lambda: codec.encode(last, sender, np.random.default_rng(1)),
             lambda: codec.decode(encoded.packet, last.shape, receiver),
             repeats,
+            self.threads,
         )
         learned += _learned_bytes(encoded.packet)
         return Outcome(len(encoded.packet), learned, decoded.tensor, times)
@@ -280,7 +293,7 @@ def row_of(contender: Contender, stream: Stream, repeats: Repeats) -> Row:
     last = stream.tensors[-1]
     outcome = contender.run(stream, repeats)
     close = fidelity(last, outcome.decoded)
-    seconds = outcome.times.processor if contender.threads == 1 else outcome.times.wall
+    seconds = outcome.times.processor
     megabytes = last.nbytes / 1e6
     bits = bits_per_element(outcome.message_bytes, last.size)
     return Row(
@@ -310,7 +323,7 @@ def with_one_yardstick(rows: Sequence[Row]) -> list[Row]:
     """The rows of a stream, their times over the least memcpy that any of them saw."""
     out = []
     for row in rows:
-        copy_s = min(other.copy_s for other in rows if (other.threads > 1) == (row.threads > 1))
+        copy_s = min(other.copy_s for other in rows)
         encode, decode = row.encode_s / copy_s, row.decode_s / copy_s
         out.append(replace(row, copy_s=copy_s, encode_copies=encode, decode_copies=decode))
     return out
