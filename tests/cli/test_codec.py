@@ -89,7 +89,7 @@ def test_a_change_of_an_adapter_is_inspected(
     tensor: np.ndarray, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change = np.linspace(-1, 1, 192, dtype=np.float32)
-    Path("x.packet").write_bytes(adapters.best().encode(change, ((4, 24), (24, 4))))
+    Path("x.packet").write_bytes(adapters.best(1.0).encode(change, ((4, 24), (24, 4))))
     assert main(["codec", "inspect", "x.packet"]) == 0
     out = capsys.readouterr().out
     assert "kind      adapter" in out and "stages    DeadZone -> TwoWay" in out

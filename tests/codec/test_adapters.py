@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parent / "golden"
 # a LoRA pair, one of a convolution, a head and its bias
 SHAPES = ((4, 24), (24, 4), (2, 3, 4, 4), (8, 2, 1, 1), (3, 24), (3,))
 SCALES = (1e-3, 1e-5, 1.0, 0.0, 1e-2, 1e3)
-CASES = {"int8": int8(), "best": best(), "coarse": best(0.2)}
+CASES = {"int8": int8(), "best": best(1.0), "coarse": best(0.2)}
 each = pytest.mark.parametrize("codec", CASES.values(), ids=CASES.keys())
 
 
@@ -116,16 +116,16 @@ def test_no_change_that_training_does_not_make_is_sent(codec, wrong):
 
 
 def test_other_rows_and_other_codecs_are_refused():
-    packet = best().encode(change(), SHAPES)
+    packet = best(1.0).encode(change(), SHAPES)
     with pytest.raises(PacketError, match="shape"):
-        best().decode(packet, SHAPES[:-1])
+        best(1.0).decode(packet, SHAPES[:-1])
     with pytest.raises(PacketError, match="same adapter_codec on both ends"):
         int8().decode(packet, SHAPES)
     whole = RawCodec().encode(change(), EMPTY, np.random.default_rng(0)).packet
     with pytest.raises(PacketError, match="kind 'none', expected 'adapter'"):
-        best().decode(whole, SHAPES)
+        best(1.0).decode(whole, SHAPES)
     with pytest.raises(PacketError, match="expected 379 values"):
-        best().encode(change()[1:], SHAPES)
+        best(1.0).encode(change()[1:], SHAPES)
     with pytest.raises(ConfigError, match=r"from 0\.05 to 8"):
         best(0.01)
 

@@ -88,8 +88,8 @@ def test_a_run_of_conversations(tmp_path: Path, caplog: pytest.LogCaptureFixture
         ),
         ({"scheme": {"name": "splitlora"}}, "no codec: splitlora sends float32; "),
         (
-            {"scheme": "splitlora", "adapter_codec": {"name": "best", "target_bits": 0.5}},
-            "no codec: splitlora sends float32; adapters best (0.5 bits per value); link",
+            {"scheme": "splitlora", "adapter_codec": {"name": "best", "target_bits_up": 0.5}},
+            "no codec: splitlora sends float32; adapters best (0.5 + 4 bits per value); link",
         ),
         ({"adapter_codec": "int8"}, "; adapters int8 (8 bits per value); link"),
         (

@@ -70,7 +70,7 @@ def make_setup(model: Path, images: Path, device_part: object = "trained") -> Se
         model,
         images,
         codec="best",
-        adapter_codec={"name": "best", "target_bits": 0.5},
+        adapter_codec={"name": "best", "target_bits_up": 0.5, "target_bits_down": 1.0},
         training=training,
         devices={"count": DEVICES},
         device_part=device_part,

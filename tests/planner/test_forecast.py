@@ -65,20 +65,20 @@ def test_coded_adapters_are_a_part_of_float32(name: str) -> None:
     """But what comes down in the first round, and weights. The device remembers two rows."""
     plain = workloads.workload()
     scheme = SCHEMES[name]
-    coded = replace(plain, adapter_ratio=0.25)
+    coded = replace(plain, adapter_ratio=(0.25, 0.5))
     blocks = 2 if scheme.splits else plain.model.blocks
     traffic = plain.accounting.traffic(plain.model, blocks, plain.batch, scheme.trained)
-    saved = 0.75 * traffic.adapter_bytes
+    up, down = 0.75 * traffic.adapter_bytes, 0.5 * traffic.adapter_bytes
     before, after = (
         forecast_rounds(own, workloads.decision(own, scheme=scheme)) for own in (plain, coded)
     )
     if scheme.trained is Trained.WEIGHTS:
         assert after.later.delay_s == before.later.delay_s
         return
-    down = 1 if scheme.devices is DeviceOrder.PARALLEL else 3
-    for one, other, came in ((before.first, after.first, 0), (before.later, after.later, down)):
-        assert one.uplink_bytes - other.uplink_bytes == pytest.approx(3 * saved, rel=1e-9)
-        assert one.downlink_bytes - other.downlink_bytes == pytest.approx(came * saved, rel=1e-9)
+    heard = 1 if scheme.devices is DeviceOrder.PARALLEL else 3
+    for one, other, came in ((before.first, after.first, 0), (before.later, after.later, heard)):
+        assert one.uplink_bytes - other.uplink_bytes == pytest.approx(3 * up, rel=1e-9)
+        assert one.downlink_bytes - other.downlink_bytes == pytest.approx(came * down, rel=1e-9)
         assert other.delay_s < one.delay_s
     more = after.memory[0].total - before.memory[0].total
     assert more == 2 * traffic.adapter_bytes == after.memory[0].codec - before.memory[0].codec

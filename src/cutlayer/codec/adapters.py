@@ -192,12 +192,27 @@ class AdapterCodec:
         return change.reshape(1, 1, -1)
 
 
+@dataclass(frozen=True)
+class AdapterCodecs:
+    """What changes go through up and down, with the same quantiser. What comes up is a mean over
+    devices, which lose different things; what comes down is heard by all at once, and lost to
+    all."""
+
+    up: AdapterCodec
+    down: AdapterCodec
+
+    @property
+    def expected_ratio(self) -> tuple[float, float]:
+        """Up and down, as of one way."""
+        return self.up.expected_ratio, self.down.expected_ratio
+
+
 def int8() -> AdapterCodec:
     """Eight bits to each vector's largest value."""
     return AdapterCodec("int8", Integer(8))
 
 
-def best(target_bits: float = 1.0) -> AdapterCodec:
+def best(target_bits: float) -> AdapterCodec:
     """A dead zone whose step, in proportion to each tensor's own scale, is such that values take
     `target_bits` each, of which contexts save some.
 

@@ -377,8 +377,14 @@ class BestAdapterCodec(Section):
     """What changed, in as few bits as are asked for; what is lost is sent later."""
 
     name: Literal["best"] = "best"
-    target_bits: Real = Field(
-        default=1.0, ge=0.05, le=8, description="bits per value of a change, about"
+    target_bits_up: Real = Field(
+        default=1.5, ge=0.05, le=8, description="bits per value of a device's change"
+    )
+    target_bits_down: Real = Field(
+        default=4.0,
+        ge=0.05,
+        le=8,
+        description="bits per value of a change that all devices hear, which is sent once",
     )
 
 

@@ -120,7 +120,7 @@ def make_codecs(section: CodecSection, packets: int, threads: int = 1) -> CodecP
 
 def make_adapter_codec(
     section: AdapterCodecSection, scheme: Scheme, threads: int = 1
-) -> adapters.AdapterCodec | None:
+) -> adapters.AdapterCodecs | None:
     """What changes of adapters go through; None: they go whole, as all weights do."""
     if scheme.trained is Trained.WEIGHTS:
         return None
@@ -128,10 +128,12 @@ def make_adapter_codec(
         case NoAdapterCodec():
             return None
         case Int8AdapterCodec():
-            codec = adapters.int8()
+            up = down = adapters.int8()
         case BestAdapterCodec():
-            codec = adapters.best(section.target_bits)
-    return replace(codec, kernels=load_kernels(threads))
+            up = adapters.best(section.target_bits_up)
+            down = adapters.best(section.target_bits_down)
+    kernels = load_kernels(threads)
+    return adapters.AdapterCodecs(replace(up, kernels=kernels), replace(down, kernels=kernels))
 
 
 def _pair(section: CodecSection, packets: int) -> CodecPair:

@@ -65,6 +65,7 @@ from cutlayer.report.plan_page import plan_record, target_record
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.schemes import SFT, SFT_FROZEN, SFT_OVERLAP, Scheme
+from cutlayer.rounds.work import WHOLE_ADAPTERS
 from cutlayer.spec import ActivationPolicy, Base, MiniBatch, MiniBatchPolicy
 from cutlayer.units import linear_from_db
 
@@ -106,7 +107,7 @@ def make_workload(config: Config) -> Workload:
         codec_bytes=0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width),
         merging=make_merging(config.aggregation, make_scheme(config)),
         evaluated=_evaluated(config.evaluation.every, config.training.rounds),
-        adapter_ratio=1.0 if adapters is None else adapters.expected_ratio,
+        adapter_ratio=WHOLE_ADAPTERS if adapters is None else adapters.expected_ratio,
     )
 
 

@@ -161,8 +161,10 @@ def _codec(section: CodecSection, setup: Setup) -> str:
 def _adapters(section: AdapterCodecSection, setup: Setup) -> str:
     if setup.training.adapter_codec is None:
         return ""
-    bits = section.target_bits if isinstance(section, BestAdapterCodec) else 8
-    return f"; adapters {section.name} ({bits:g} bits per value)"
+    bits = "8"
+    if isinstance(section, BestAdapterCodec):
+        bits = f"{section.target_bits_up:g} + {section.target_bits_down:g}"
+    return f"; adapters {section.name} ({bits} bits per value)"
 
 
 def _setting(section: CodecSection) -> str:

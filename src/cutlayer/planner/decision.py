@@ -24,7 +24,7 @@ from cutlayer.rounds.memory import (
     server_memory,
 )
 from cutlayer.rounds.schemes import FEDAVG, Merging, Scheme, ServerOrder
-from cutlayer.rounds.work import SharingRules, trained_model
+from cutlayer.rounds.work import WHOLE_ADAPTERS, SharingRules, trained_model
 from cutlayer.spec import ActivationPolicy, Device, MiniBatch, MiniBatchPolicy, ModelSpec, Trained
 
 # What is planned, and what is decided.
@@ -190,9 +190,10 @@ class Workload:
     optimiser keeps for each trained one (0 SGD, 1 with momentum, 2 Adam). `radio_power_w`: what a
     device radiates while it sends (None: unknown). `codec_bytes`: what a device remembers of its
     packets. `merging`: whose adapters are merged; `evaluated`: the part of the rounds after the
-    first in which the others go up too. `adapter_ratio`: bytes of an adapter over those of float32,
-    where not all weights are trained; unless it is 1, a device remembers two rows of it. A limit on
-    memory that no cut meets is not refused here: a planner says so, with what would.
+    first in which the others go up too. `adapter_ratio`: bytes of an adapter that comes up and of
+    one that goes down over those of float32, where not all weights are trained; unless they are 1,
+    a device remembers two rows of it. A limit on memory that no cut meets is not refused here: a
+    planner says so, with what would.
     Raises ConfigError: no device, counts that differ, a rate that is not positive and finite, a
     batch or a count below 1.
     """
@@ -213,7 +214,7 @@ class Workload:
     codec_bytes: float = 0.0
     merging: Merging = FEDAVG
     evaluated: float = 1.0
-    adapter_ratio: float = 1.0
+    adapter_ratio: tuple[float, float] = WHOLE_ADAPTERS
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -226,9 +227,9 @@ class Workload:
                 )
         _check_rate("the server's compute rate", self.server_flops_per_s)
 
-    def adapter_ratio_of(self, scheme: Scheme) -> float:
-        """Bytes of what a scheme exchanges each round over those of float32."""
-        return self.adapter_ratio if scheme.trained is Trained.ADAPTERS else 1.0
+    def adapter_ratio_of(self, scheme: Scheme) -> tuple[float, float]:
+        """Bytes of what a scheme exchanges each round, up and down, over those of float32."""
+        return self.adapter_ratio if scheme.trained is Trained.ADAPTERS else WHOLE_ADAPTERS
 
     def server_floor_s(self, cut: int) -> float:
         """The least that a pass of the server's blocks after `cut` takes [s]."""
@@ -298,7 +299,7 @@ def device_need(
         trained=scheme.trained,
     )
     codec = workload.codec_bytes if scheme.splits and scheme.compressed else 0.0
-    if workload.adapter_ratio_of(scheme) != 1.0:
+    if workload.adapter_ratio_of(scheme) != WHOLE_ADAPTERS:
         codec += CODED_ROWS * need.adapters
     return replace(need, codec=codec)
 

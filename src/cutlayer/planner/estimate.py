@@ -110,10 +110,10 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
         own += flops.device_backward + again
     device_blocks = cut if scheme.splits else model.blocks
     traffic = workload.accounting.traffic(model, device_blocks, batch, scheme.trained)
-    merging, bits = workload.merging_in(scheme), BITS_PER_BYTE * workload.adapter_ratio_of(scheme)
+    merging, (coded_up, coded_down) = workload.merging_in(scheme), workload.adapter_ratio_of(scheme)
     adapters = adapter_bytes(scheme, model, cut, batch, workload.accounting, merging)
-    adapter_bits = bits * adapters.up(workload.evaluated)
-    broadcast_bits = bits * adapters.merged
+    adapter_bits = BITS_PER_BYTE * coded_up * adapters.up(workload.evaluated)
+    broadcast_bits = BITS_PER_BYTE * coded_down * adapters.merged
     if not scheme.splits:
         return own + flops.server, 0.0, 0.0, 0.0, adapter_bits, broadcast_bits, 0.0
     up, down = (decision.codec.up, decision.codec.down) if scheme.compressed else (1.0, 1.0)

@@ -204,8 +204,9 @@ class PlayedRounds:
         # the first round is evaluated
         workload = replace(self.workload, evaluated=1.0) if first_round else self.workload
         amounts = amounts_of(workload, self.decision)
-        whole = 1.0 / workload.adapter_ratio_of(self.decision.scheme) if first_round else 1.0
-        up, down = _bytes(timelines[-1], amounts, whole)
+        coded_up, coded_down = workload.adapter_ratio_of(self.decision.scheme)
+        handed_over = (1.0 if first_round else coded_down) / coded_up
+        up, down = _bytes(timelines[-1], amounts, handed_over)
         return RoundForecast(
             delay_s=delay_s,
             server_busy=(

@@ -39,6 +39,10 @@ _QUEUES = {
 }
 
 
+# bytes of an adapter that goes up, and of one that comes down, over those of float32
+WHOLE_ADAPTERS = (1.0, 1.0)
+
+
 class Sharing(StrEnum):
     """How transfers in one direction share the bandwidth.
 
@@ -263,7 +267,7 @@ def round_work(
     *,
     compression_up: float = 1.0,
     compression_down: float = 1.0,
-    adapter_ratio: float = 1.0,
+    adapter_ratio: tuple[float, float] = WHOLE_ADAPTERS,
     first_round: bool = True,
     micro_batches: int = 1,
     in_flight: int | None = None,
@@ -274,9 +278,10 @@ def round_work(
     """One device's work in a round of `local_steps` mini-batches like `batch`.
 
     `compression_up`, `compression_down`: bytes sent over bytes uncompressed (the paper's beta), of
-    activations and gradients; a scheme without compression sends them all. `adapter_ratio`: the
-    same of adapters, which come down whole in the first round all the same. Micro-batches differ by
-    one sample at most, and a mini-batch's amounts are theirs by samples. What `activation_memory`
+    activations and gradients; a scheme without compression sends them all. `adapter_ratio`:
+    the same of adapters that go up and down; in the first round they come down whole all the same.
+    Micro-batches differ by one sample at most, and a mini-batch's amounts are theirs by samples.
+    What `activation_memory`
     makes a device compute twice is part of its backward. The broadcast is the frozen part in the
     first round and the merged adapters in each (none of a frozen part), unless each device is
     handed those of the one before it; the paper's Psi holds both, and with all weights trained they
@@ -313,20 +318,21 @@ def _edge_bytes(
     traffic: SchemeTraffic,
     adapters: AdapterBytes,
     first_round: bool,
-    adapter_ratio: float,
+    adapter_ratio: tuple[float, float],
     evaluated: float,
 ) -> dict[Phase, float]:
     """Bytes that open and close a round; all devices begin with the same adapters."""
+    coded_up, coded_down = adapter_ratio
     frozen = float(traffic.model_bytes) if scheme.trained is Trained.ADAPTERS else 0.0
-    heard = adapters.held if first_round else adapter_ratio * adapters.merged
+    heard = adapters.held if first_round else coded_down * adapters.merged
     if scheme.devices is DeviceOrder.IN_TURN:
         heard = 0.0
     if first_round:
         heard = frozen if frozen and traffic.adapters_in_model else frozen + heard
     return {
         Phase.MODEL_DISTRIBUTION: heard,
-        Phase.ADAPTER_DOWN: adapters.held if first_round else adapter_ratio * adapters.held,
-        Phase.ADAPTER_UP: adapter_ratio * adapters.up(1.0 if first_round else evaluated),
+        Phase.ADAPTER_DOWN: adapters.held if first_round else coded_down * adapters.held,
+        Phase.ADAPTER_UP: coded_up * adapters.up(1.0 if first_round else evaluated),
     }
 
 

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from cutlayer.codec.adapters import AdapterCodec
+from cutlayer.codec.adapters import AdapterCodec, AdapterCodecs
 from cutlayer.codec.codec import EMPTY, Segments, Sent
 from cutlayer.codec.packet import packet_bytes, read_packet
 from cutlayer.codec.raw import RawCodec
@@ -59,16 +59,19 @@ class CodedRow:
 class RowCodec:
     """The packets of one side's rows, which have this layout. Rows are the host's."""
 
-    codec: AdapterCodec | None
+    codec: AdapterCodecs | None
     layout: RowLayout
 
     def encode(self, change: Float32[Tensor, " parameter"]) -> CodedRow:
-        """A change. Raises PacketError: values that are not finite."""
+        """A change that goes up. Raises PacketError: values that are not finite."""
         assert self.codec is not None, "without a codec rows go whole"
+        return self._coded(self.codec.up, change)
+
+    def _coded(self, codec: AdapterCodec, change: Float32[Tensor, " parameter"]) -> CodedRow:
         shapes = tuple(slot.shape for slot in self.layout.slots)
-        packet = self.codec.encode(change.numpy(), shapes)
+        packet = codec.encode(change.numpy(), shapes)
         # the receiver's own arithmetic, so that both ends know the same
-        return CodedRow(packet, torch.from_numpy(self.codec.decode(packet, shapes)))
+        return CodedRow(packet, torch.from_numpy(codec.decode(packet, shapes)))
 
     def opening(
         self,
@@ -80,7 +83,7 @@ class RowCodec:
         if self.codec is None or held is None:
             packet = pack_adapter(row)
             return CodedRow(packet, unpack_adapter(packet, row.numel()))
-        coded = self.encode(on_host(row) - held)
+        coded = self._coded(self.codec.down, on_host(row) - held)
         return CodedRow(coded.packet, held + coded.received)
 
     def decode(
@@ -95,7 +98,8 @@ class RowCodec:
         if known is None:
             raise PacketError("an adapter's change, and no adapter here that it is the change of")
         shapes = tuple(slot.shape for slot in self.layout.slots)
-        row = known + torch.from_numpy(self.codec.decode(packet, shapes))
+        # how many bits were asked for, a packet's reader need not know
+        row = known + torch.from_numpy(self.codec.up.decode(packet, shapes))
         if not row.isfinite().all():
             raise PacketError("an adapter's change that makes it NaN or infinite")
         return row

@@ -13,7 +13,7 @@ import torch
 from cutlayer.channel.rates import LinkRates
 from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.costs import ACTIVATION_BYTES, physical_traffic
-from cutlayer.rounds.work import DeviceRates, DeviceWork, round_work
+from cutlayer.rounds.work import WHOLE_ADAPTERS, DeviceRates, DeviceWork, round_work
 from cutlayer.spec import MiniBatch
 from cutlayer.training.state import DeviceSide, Setup
 
@@ -52,6 +52,7 @@ def _work(
     setup: Setup, device: DeviceSide, shape: _ExpectedBatch, rates: DeviceRates, first_round: bool
 ) -> DeviceWork:
     training, simulation = setup.training, setup.simulation
+    adapters = training.adapter_codec
     values = (shape.batch.samples, shape.batch.tokens, simulation.model.width)
     sent = shape.filled / (ACTIVATION_BYTES * math.prod(values))
     return round_work(
@@ -65,7 +66,7 @@ def _work(
         rates,
         compression_up=sent * training.codecs.up.expected_bytes(values),
         compression_down=sent * training.codecs.down.expected_bytes(values),
-        adapter_ratio=training.adapter_ratio,
+        adapter_ratio=WHOLE_ADAPTERS if adapters is None else adapters.expected_ratio,
         first_round=first_round,
         micro_batches=training.micro_batches,
         in_flight=training.in_flight,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cutlayer.codec.adapters import AdapterCodec
+from cutlayer.codec.adapters import AdapterCodecs
 from cutlayer.codec.codec import Direction, Sent
 from cutlayer.data.samples import Batch
 from cutlayer.model.adapted import AdaptedModel
@@ -330,7 +330,7 @@ class Round:
         self,
         part: AdaptedModel,
         state: AdapterState,
-        codec: AdapterCodec | None,
+        codec: AdapterCodecs | None,
         merges: bool,
         shared: bool = False,
     ) -> tuple[AdapterBank, RowExchange]:

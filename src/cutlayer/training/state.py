@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cutlayer.channel.rates import Channel, LinkRates
-from cutlayer.codec.adapters import AdapterCodec
+from cutlayer.codec.adapters import AdapterCodecs
 from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch, BatchMaker, Samples
@@ -234,17 +234,12 @@ class Training:
     tells_labels: bool = False
     merging: Merging = FEDAVG
     warm_rounds: int | None = None
-    adapter_codec: AdapterCodec | None = None
+    adapter_codec: AdapterCodecs | None = None
 
     def scheme_of(self, round_number: int) -> Scheme:
         """The scheme of round `round_number` (1, 2, ...)."""
         warm = self.warm_rounds is None or round_number <= self.warm_rounds
         return self.scheme if warm else SFT_FROZEN
-
-    @property
-    def adapter_ratio(self) -> float:
-        """Bytes of an adapter's packet over those of float32, as expected."""
-        return 1.0 if self.adapter_codec is None else self.adapter_codec.expected_ratio
 
     @property
     def micro_batch_samples(self) -> int:
