@@ -65,7 +65,16 @@ TASKS: dict[str, Settings] = {
         "training": {"rounds": 2, "local_steps": 12, "batch_size": 4},
         "optimizer": {"name": "adamw", "learning_rate": 2e-3},
     },
-    "smollm2-arithmetic": language.settings_of("arithmetic"),
+    # four local steps between merges, where the example has one
+    "smollm2-arithmetic": {
+        **{k: v for k, v in language.settings_of("arithmetic").items() if k != "evaluation"},
+        "training": {"rounds": 4, "local_steps": 4, "batch_size": 4},
+        "optimizer": {
+            "name": "adamw",
+            "learning_rate": 3e-3,
+            "schedule": {"name": "decay", "factor": 0.7},
+        },
+    },
     "minilm-glosses": {**codec_accuracy.COMMON, **codec_accuracy.TASKS["minilm-glosses"]},
     "dinov2-fashion": {
         **codec_accuracy.COMMON,
