@@ -291,7 +291,6 @@ def check_scheme(scheme: Scheme) -> None:
         and scheme.trained is Trained.ADAPTERS
         and not scheme.shared_server
         and not scheme.pipelined
-        and not scheme.cached
     )
     if not fits:
         raise ConfigError(

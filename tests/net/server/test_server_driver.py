@@ -299,7 +299,7 @@ def test_a_round_short_of_its_quorum_is_told_and_in_the_end_given_up(
 
 @pytest.mark.parametrize("name", list(SCHEMES))
 def test_only_schemes_in_which_devices_train_adapters_at_once_are_played(name: str) -> None:
-    if name in ("sft", "sft-uncompressed", "sft-frozen"):
+    if name in ("sft", "sft-uncompressed", "sft-frozen", "sft-cached"):
         check_scheme(SCHEMES[name])
     else:
         with pytest.raises(ConfigError, match=f"scheme {name} cannot run over a network"):
