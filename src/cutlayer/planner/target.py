@@ -224,8 +224,9 @@ class Way:
 
 @dataclass(frozen=True, eq=False)
 class TargetPlan:
-    """The fastest way of each variant and device part, the fastest first, those that rest on what
-    nobody measured among them. `chosen`: the fastest of the others; None: there is none."""
+    """The fastest way of each variant and scheme, the fastest first, those that rest on what nobody
+    measured among them, if they would be faster than what is given. `chosen`: the fastest of the
+    others; None: there is none."""
 
     target: Target
     learning: Learning
@@ -246,14 +247,19 @@ def plan_to_target(
     learning: Learning,
 ) -> TargetPlan:
     """The fastest way with each variant and scheme, within the limits on memory, the server and the
-    devices' energy. Raises ConfigError for a workload that no scheme can take."""
+    devices' energy. The first variant is what is given. Raises ConfigError for a workload that no
+    scheme can take."""
     found: list[Way] = []
-    for variant in variants:
-        for scheme in schemes:
+    for scheme in schemes:
+        given_s = math.inf
+        for variant in variants:
             ways = list(_ways(target, variant, limits, scheme, codecs, learning))
             for measured in (True, False):
                 some = [way for way in ways if (not way.unmeasured) == measured]
-                found += [min(some, key=lambda way: way.seconds)] if some else []
+                best = min(some, key=lambda way: way.seconds, default=None)
+                if best is not None and best.seconds < given_s:
+                    found.append(best)
+                    given_s = best.seconds if variant is variants[0] else given_s
     return TargetPlan(target, learning, tuple(sorted(found, key=lambda way: way.seconds)))
 
 
