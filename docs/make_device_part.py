@@ -78,11 +78,14 @@ def _brought(cells: Sequence[Any]) -> str:
 
 
 def _earned(cells: Sequence[Any]) -> str:
-    earning = [cell.task.title for cell in cells if MADE["mostly_earns"](cell)]
-    which = f": {'; '.join(earning)}" if 0 < len(earning) < len(cells) else ""
+    verdicts = {cell.task.title: MADE["mostly_earns"](cell) for cell in cells}
+    known = [title for title, verdict in verdicts.items() if verdict is not None]
+    earning = [title for title in known if verdicts[title]]
+    which = f": {'; '.join(earning)}" if 0 < len(earning) < len(known) else ""
+    open_ones = f", not known of {len(cells) - len(known)}" if len(known) < len(cells) else ""
     return (
         "training the device part earns its downlink in"
-        f" {len(earning)} of {len(cells)} tasks{which}."
+        f" {len(earning)} of {len(known)} tasks{which}{open_ones}."
     )
 
 

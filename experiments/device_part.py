@@ -430,13 +430,17 @@ class Cell:
         sent = self.variants[variant][seed]["bytes"]
         return float(sum(sent.get(payload, 0) for payload in payloads)) / 1e6
 
-    def earns(self, seed: int) -> bool:
-        """Whether the target is reached sooner with the device part trained than any other way."""
+    def earns(self, seed: int) -> bool | None:
+        """Whether the target is reached sooner with the device part trained than any other way;
+        None where frozen for longer might do it and was not run."""
         own_s = self.seconds_to_target(TRAINED, seed)
+        if own_s is None or not self.gains(seed):
+            return False
         others = [name for name in self.variants if name != TRAINED]
         found = [self.seconds_to_target(v, seed) for v in others if seed in self.variants[v]]
-        sooner = all(other_s is None or (own_s or math.inf) < other_s for other_s in found)
-        return own_s is not None and self.gains(seed) and sooner
+        if any(other_s is not None and other_s <= own_s for other_s in found):
+            return False
+        return True if seed in self.variants[LONGER] else None
 
     def gains(self, seed: int) -> bool:
         """Whether the trained run ends better than it began."""
@@ -498,7 +502,8 @@ def explained() -> str:
         f" where there are several. With one, {TEST_SAMPLES} test samples leave it uncertain by up"
         f" to {test_error:.0f} points. **Bold**: in most seeds the trained run's target"
         f" ({100 * GAIN_SHARE:.0f} % of its gain) is reached in fewer simulated seconds with the"
-        " device part trained than in any other way that was run."
+        " device part trained than in any other way; a question mark: equal steps frozen do not"
+        " reach it, and frozen for longer was not run."
     )
 
 
@@ -533,12 +538,14 @@ def _brought(cell: Cell) -> str:
     error = "" if math.isnan(cell.error) else f" ± {cell.error:.1f}"
     unit = " %" if cell.task.perplexity else ""
     text = f"{value:+.1f}{error}{unit}"
-    return f"**{text}**" if mostly_earns(cell) else text
+    verdict = mostly_earns(cell)
+    return f"{text} ?" if verdict is None else f"**{text}**" if verdict else text
 
 
-def mostly_earns(cell: Cell) -> bool:
-    """Whether training the device part earns its downlink in most seeds."""
-    return 2 * sum(cell.earns(seed) for seed in cell.seeds) > len(cell.seeds)
+def mostly_earns(cell: Cell) -> bool | None:
+    """Whether training the device part earns its downlink in most seeds; None: not known."""
+    known = [verdict for seed in cell.seeds if (verdict := cell.earns(seed)) is not None]
+    return 2 * sum(known) > len(known) if known else None
 
 
 def details(cells: Sequence[Cell]) -> str:
