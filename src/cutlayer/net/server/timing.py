@@ -331,13 +331,14 @@ def _work(
 ) -> DeviceWork:
     """Seconds of computing at a rate of one a second, bytes at the mean rates that they went at."""
     repeats, indices = steps * shape.micro_batches, _indices(seen, shape)
-    up, down = np.zeros(repeats), np.zeros(repeats)
+    up, down, sending_s = np.zeros(repeats), np.zeros(repeats), np.zeros(repeats)
     up[indices] = [step.up_bytes for _, step in seen.steps]
     down[indices] = [step.down_bytes for _, step in seen.steps]
     local_s = (line.local_s[:, :, END] - line.local_s[:, :, START]).T
     spent = dict(zip(_PHASES[: len(local_s)], local_s, strict=True))
-    uplink = _rate_bit_per_s(up, up_s)
-    downlink = _rate_bit_per_s(down, spent.get(Phase.GRADIENT_DOWN, np.zeros(0)))
+    sending_s[indices] = up_s
+    uplink = _rate_bit_per_s(up, sending_s)
+    downlink = _rate_bit_per_s(down, spent.get(Phase.GRADIENT_DOWN, np.zeros(repeats)))
     link = LinkRates(uplink, downlink, downlink, uplink, downlink)
     amounts = {
         **spent,
