@@ -67,7 +67,7 @@ from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.schemes import SFT, SFT_FROZEN, SFT_OVERLAP, Scheme
 from cutlayer.rounds.work import WHOLE_ADAPTERS
 from cutlayer.spec import ActivationPolicy, Base, MiniBatch, MiniBatchPolicy
-from cutlayer.units import linear_from_db
+from cutlayer.units import MIB, linear_from_db
 
 # A configuration made into what a planner needs, without its data and without a weight.
 #
@@ -108,7 +108,17 @@ def make_workload(config: Config) -> Workload:
         merging=make_merging(config.aggregation, make_scheme(config)),
         evaluated=_evaluated(config.evaluation.every, config.training.rounds),
         adapter_ratio=WHOLE_ADAPTERS if adapters is None else adapters.expected_ratio,
+        samples=_samples(config),
+        cache_bytes=config.cache.limit_mib * MIB,
     )
+
+
+def _samples(config: Config) -> tuple[int, ...] | None:
+    """Each device's, dealt evenly; None: they are left to the data."""
+    samples, count = config.data.train_samples, config.devices.count
+    if samples is None or samples < count:
+        return None
+    return tuple(samples // count + (number < samples % count) for number in range(count))
 
 
 def _evaluated(every: int, rounds: int) -> float:

@@ -194,6 +194,8 @@ class Workload:
     one that goes down over those of float32, where not all weights are trained; unless they are 1,
     a device remembers two rows of it. A limit on memory that no cut meets is not refused here: a
     planner says so, with what would.
+    `samples`: of each device, `cache_bytes`: what a server may keep of their activations, for a
+    scheme that keeps them (None: nobody knows how many they are).
     Raises ConfigError: no device, counts that differ, a rate that is not positive and finite, a
     batch or a count below 1.
     """
@@ -215,6 +217,8 @@ class Workload:
     merging: Merging = FEDAVG
     evaluated: float = 1.0
     adapter_ratio: tuple[float, float] = WHOLE_ADAPTERS
+    samples: tuple[int, ...] | None = None
+    cache_bytes: float = 0.0
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -230,6 +234,25 @@ class Workload:
     def adapter_ratio_of(self, scheme: Scheme) -> tuple[float, float]:
         """Bytes of what a scheme exchanges each round, up and down, over those of float32."""
         return self.adapter_ratio if scheme.trained is Trained.ADAPTERS else WHOLE_ADAPTERS
+
+    @property
+    def epoch_rounds(self) -> int:
+        """In how many rounds every sample is used once; all of them, if nobody knows."""
+        if self.samples is None:
+            return self.rounds
+        counts = zip(self.samples, self.local_steps, strict=True)
+        epochs = (math.ceil(math.ceil(own / self.batch.samples) / steps) for own, steps in counts)
+        return max(epochs)
+
+    def sent_again(self, decision: "Decision", cut: int) -> float:
+        """The part of the samples that devices send after the first epoch: all, or, to a server
+        that keeps activations, what does not fit its cache."""
+        scheme, batch = decision.scheme, self.batch
+        if not scheme.cached or self.samples is None:
+            return 1.0
+        one = self.accounting.traffic(self.model, cut, batch, scheme.trained).activation_bytes
+        whole = sum(self.samples) * decision.codec.up * one / batch.samples
+        return 1.0 - min(1.0, self.cache_bytes / whole)
 
     def server_floor_s(self, cut: int) -> float:
         """The least that a pass of the server's blocks after `cut` takes [s]."""

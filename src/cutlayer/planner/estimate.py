@@ -117,10 +117,11 @@ def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]
     if not scheme.splits:
         return own + flops.server, 0.0, 0.0, 0.0, adapter_bits, broadcast_bits, 0.0
     up, down = (decision.codec.up, decision.codec.down) if scheme.compressed else (1.0, 1.0)
+    sent = workload.sent_again(decision, cut)
     return (
-        own,
+        sent * own,
         flops.server,
-        BITS_PER_BYTE * up * traffic.activation_bytes,
+        BITS_PER_BYTE * sent * up * traffic.activation_bytes,
         BITS_PER_BYTE * down * traffic.gradient_bytes if scheme.trains_device else 0.0,
         adapter_bits,
         broadcast_bits,

@@ -102,7 +102,8 @@ def device_sample_of(workload: Workload, decision: Decision, curves: RateCurves)
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """A decision's rounds: the first, which distributes the model, and each later one.
+    """A decision's rounds: the first, which distributes the model, and each later one; of a server
+    that keeps activations those after the first epoch, and `sending` the others.
 
     `whole`: whether a round was simulated whole; else its first local steps were, the others taking
     as long each as the last of these, with a `DeviceSample` if devices are many.
@@ -113,6 +114,7 @@ class Forecast:
     first: "RoundForecast"
     later: "RoundForecast"
     whole: bool
+    sending: "RoundForecast | None" = None
 
     @property
     def delay_s(self) -> float:
@@ -122,7 +124,17 @@ class Forecast:
     @property
     def training_s(self) -> float:
         """Of all rounds [s]."""
-        return self.first.delay_s + (self.workload.rounds - 1) * self.later.delay_s
+        rounds, sending = self.workload.rounds, self.rounds_sent
+        sending_s = self.later.delay_s if self.sending is None else self.sending.delay_s
+        held_s = (rounds - sending) * self.later.delay_s
+        return self.first.delay_s + (sending - 1) * sending_s + held_s
+
+    @property
+    def rounds_sent(self) -> int:
+        """In how many rounds, from the first on, devices send all samples."""
+        workload = self.workload
+        kept = self.sending is not None
+        return min(workload.rounds, workload.epoch_rounds) if kept else workload.rounds
 
     @cached_property
     def memory(self) -> tuple[PartMemory[float], ...]:
@@ -269,7 +281,11 @@ def forecast_rounds(
     """
     played = PlayedRounds(workload, decision, curves or workload.channel.mean_curves())
     first, later = (played.forecast(first_round=which) for which in (True, False))
-    return Forecast(workload, decision, first, later, played.whole)
+    sending = None
+    if decision.scheme.cached and workload.samples is not None:
+        unknown = replace(workload, samples=None)
+        sending = replace(played, workload=unknown).forecast(first_round=False)
+    return Forecast(workload, decision, first, later, played.whole, sending)
 
 
 def round_delay_s(
@@ -304,6 +320,7 @@ def _work(
         activation_memory=decision.policy.activation_memory,
         merging=workload.merging_in(decision.scheme),
         evaluated=workload.evaluated,
+        sent=1.0 if first_round else workload.sent_again(decision, cut),
     )
 
 

@@ -306,12 +306,17 @@ def baselines(
 
 def _baseline(workload: Workload, name: str, way: Decision, curves: RateCurves) -> Baseline:
     first_s = round_delay_s(workload, way, curves, first_round=True)
-    later_s = round_delay_s(workload, way, curves)
+    later_s = sending_s = round_delay_s(workload, way, curves)
+    sending = workload.rounds
+    if way.scheme.cached and workload.samples is not None:
+        sending = min(workload.rounds, workload.epoch_rounds)
+        sending_s = round_delay_s(replace(workload, samples=None), way, curves)
+    held_s = (workload.rounds - sending) * later_s
     return Baseline(
         name=name,
         decision=way,
         delay_s=later_s,
-        training_s=first_s + (workload.rounds - 1) * later_s,
+        training_s=first_s + (sending - 1) * sending_s + held_s,
         fits_devices=fits_devices(workload, way),
         fits_server=fits_server(workload, way),
     )

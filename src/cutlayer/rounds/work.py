@@ -274,6 +274,7 @@ def round_work(
     activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
     merging: Merging = FEDAVG,
     evaluated: float = 1.0,
+    sent: float = 1.0,
 ) -> DeviceWork:
     """One device's work in a round of `local_steps` mini-batches like `batch`.
 
@@ -287,7 +288,8 @@ def round_work(
     handed those of the one before it; the paper's Psi holds both, and with all weights trained they
     are the same. Where devices hold the whole model `cut` only divides it between two phases. Of
     the adapters that `merging` leaves to each device nothing is broadcast after the first round,
-    and they go up in evaluated rounds alone, which are this part of rounds (`evaluated`). Labels,
+    and they go up in evaluated rounds alone, which are this part of rounds (`evaluated`). `sent`:
+    the part of the samples that devices forward and send, of a server that holds the rest. Labels,
     frames and checksums are left out. Raises ConfigError for a cut that is not.
     """
     device_blocks = cut if scheme.splits else model.blocks
@@ -296,8 +298,8 @@ def round_work(
     traffic = accounting.traffic(model, device_blocks, batch, scheme.trained)
     up, down = (compression_up, compression_down) if scheme.compressed else (1.0, 1.0)
     if accounting.weights is not None:
-        sent = accounting.weights.bytes(model, device_blocks)
-        traffic = replace(traffic, model_bytes=sent, adapters_in_model=False)
+        weights = accounting.weights.bytes(model, device_blocks)
+        traffic = replace(traffic, model_bytes=weights, adapters_in_model=False)
     adapters = adapter_bytes(scheme, model, cut, batch, accounting, merging)
     edge = _edge_bytes(scheme, traffic, adapters, first_round, adapter_ratio, evaluated)
     samples = _micro_batch_samples(batch.samples, micro_batches)
@@ -307,6 +309,8 @@ def round_work(
     }
     local = _local_amounts(flops, traffic, up, down)
     local[Phase.DEVICE_BACKWARD] += recomputed_flops(model, batch, flops, activation_memory)
+    for phase in (Phase.DEVICE_FORWARD, Phase.ACTIVATION_UP):
+        local[phase] *= sent
     for step in scheme.local:
         amounts[step.phase] = np.tile(local[step.phase] * shares, local_steps)
     served = np.tile(np.stack([samples, np.full_like(samples, batch.tokens)], 1), (local_steps, 1))
