@@ -22,7 +22,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -147,6 +147,13 @@ def fingerprint(task: str, row: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def arithmetic_of(task: str) -> AbstractContextManager[Any]:
+    """What the task's products are computed in: see the module."""
+    if task.startswith("smollm2"):
+        return torch.autocast("cpu", torch.bfloat16)
+    return nullcontext()
+
+
 # --- one run -------------------------------------------------------------------------------------
 
 
@@ -170,18 +177,16 @@ def run_rows(task: str, seed: int, names: Sequence[str], output: Path) -> None:
             jobs[frozen] = prepared(task, seed, frozen=frozen)
         print(f"{task}, seed {seed}: {name}", flush=True)
         known = {"task": task, "row": name, "seed": seed, "settings": fingerprint(task, name)}
-        result = run(jobs[frozen], name)
+        result = run(jobs[frozen], task, name)
         with output.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**known, **result}) + "\n")
 
 
-def run(job: Job, name: str) -> Result:
+def run(job: Job, task: str, name: str) -> Result:
     """Train from the start, evaluate without compression."""
     begun_s = time.process_time()
     state, costs, losses = initial_state(job.setup), [], []
-    language_model = job.setup.training.task == "causal-lm"
-    narrow = torch.autocast("cpu", torch.bfloat16) if language_model else nullcontext()
-    with narrow:
+    with arithmetic_of(task):
         if name != BEFORE:
             setup = with_codecs(job, ROWS[name])
             for _ in range(job.config.training.rounds):
@@ -346,6 +351,12 @@ def tables(results: Sequence[Result]) -> str:
         found = [result for result in results if result["task"] == task]
         if found:
             parts.append(f"## {task}\n\n{table(task, found)}\n")
+    rest = [
+        f"* {task}, seed {seed}: {'; '.join(rows)}"
+        for task, seed, rows in missing(results, list(TASKS), (BEFORE, *ROWS), SEEDS)
+    ]
+    if rest:
+        parts.append("Not run yet:\n\n" + "\n".join(rest))
     return "\n".join(parts)
 
 
