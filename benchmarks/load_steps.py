@@ -155,7 +155,7 @@ class _ServerWorker:
         self._gradient = bytes(sizes.gradient)
         self.state = None
         self.held_bytes = 0
-        self.adapter = bytes(sizes.adapter)
+        self.adapter, self.whole_adapter = bytes(sizes.adapter), b""
         self.own_adapters: tuple[bytes, ...] = ()
 
     def waiting(self, device: int, message: Activation) -> Waiting:
@@ -200,6 +200,9 @@ class _DeviceWorker:
 
     def begin(self, message: Open) -> None:
         pass
+
+    def asked(self, position: Position) -> Position:
+        return position
 
     def forward(self, position: Position) -> Activation:
         return Activation(position, Micro(1.0, True), self._packet, self._labels, self._samples)
