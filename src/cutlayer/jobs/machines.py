@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from cutlayer.config.choices import ChannelSection, NoCell, SnrSection
 from cutlayer.config.machines import DevicesSection, ServerSection
 from cutlayer.errors import ConfigError
 from cutlayer.planner.profile import read_machine
 from cutlayer.spec import Base, Device, Task
-from cutlayer.units import MIB, MS_PER_S
+from cutlayer.units import MIB, MS_PER_S, linear_from_db
+
+_MILLIWATTS = 1000
 
 T = TypeVar("T", float, str, float | None)
 
@@ -89,6 +92,13 @@ class ServerHardware:
     reserved_bytes: int
     power_w: float | None
     idle_power_w: float | None
+
+
+def radio_power_w(section: ChannelSection) -> float | None:
+    """What devices radiate: cells say so."""
+    if not isinstance(section, SnrSection) or isinstance(section.cell, NoCell):
+        return None
+    return linear_from_db(section.cell.device_power_dbm) / _MILLIWATTS
 
 
 def make_server(section: ServerSection, task: Task | None = None) -> ServerHardware:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cutlayer.codec.presets import paper
-from cutlayer.config.choices import ChannelSection, NoCell, SnrSection
+from cutlayer.config.choices import SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
 from cutlayer.config.schema import Config
 from cutlayer.config.section import Section
@@ -37,7 +37,7 @@ from cutlayer.jobs.check import (
     read_own_profile,
 )
 from cutlayer.jobs.from_run import LearnedRates, learned_rates
-from cutlayer.jobs.machines import ServerHardware, make_devices, make_server
+from cutlayer.jobs.machines import ServerHardware, make_devices, make_server, radio_power_w
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.planner.configuration import CodecChoices, every_choice, measured_choices
 from cutlayer.planner.decision import (
@@ -67,7 +67,7 @@ from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.schemes import SFT, SFT_FROZEN, SFT_OVERLAP, Scheme
 from cutlayer.rounds.work import WHOLE_ADAPTERS
 from cutlayer.spec import ActivationPolicy, Base, MiniBatch, MiniBatchPolicy
-from cutlayer.units import MIB, linear_from_db
+from cutlayer.units import MIB
 
 # A configuration made into what a planner needs, without its data and without a weight.
 #
@@ -129,13 +129,6 @@ def _evaluated(every: int, rounds: int) -> float:
     return due / (rounds - 1)
 
 
-def radio_power_w(section: ChannelSection) -> float | None:
-    """What devices radiate: cells say so."""
-    if not isinstance(section, SnrSection) or isinstance(section.cell, NoCell):
-        return None
-    return linear_from_db(section.cell.device_power_dbm) / _MILLIWATTS
-
-
 def _server(config: Config, hardware: ServerHardware, codec_bytes: float) -> PlannedServer:
     return PlannedServer(
         memory_bytes=hardware.memory_bytes,
@@ -194,7 +187,6 @@ def _local_steps(config: Config) -> tuple[int, ...]:
 
 # what a plan chooses is not read by a name, but found
 CHOICES = ("planner.most_share",)
-_MILLIWATTS = 1000
 _MOST_DEVICES, _MOST_STEPS = 100_000, 10_000
 # what the paper calls 80 % sparsity and 3 bits
 _PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}

@@ -27,9 +27,16 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError, quoted, shown
 from cutlayer.files import alone, path_of, storage_error, write_text, write_whole
 from cutlayer.jobs.check import check_folder, check_given, with_full_paths
-from cutlayer.jobs.compare import NamedRun, ToTrain, each_line_once, plan_run
-from cutlayer.jobs.machines import make_devices
-from cutlayer.jobs.workers import train_all
+from cutlayer.jobs.compare import (
+    NamedRun,
+    ToTrain,
+    each_line_once,
+    find_run,
+    plan_run,
+    train_run,
+)
+from cutlayer.jobs.machines import make_devices, radio_power_w
+from cutlayer.jobs.workers import Waiting, train_all
 from cutlayer.logs import heard_through, loading
 from cutlayer.report.comparison import ComparedRun, RefusedRun, check_target, check_tasks, compare
 from cutlayer.report.run_reader import Run, RunRecord, frame_of, read_record
@@ -286,7 +293,7 @@ def sweep_runs(
         raise storage_error(output, error) from error
     with alone(output / ".sweep.lock", f"{output}: another sweep is at work in it"):
         plans = _plans(cells, output, target)
-        done, failed = train_all(_all_runs(plans), output, workers, observer)
+        done, failed = train_all(_all_runs(plans, output), workers, observer)
         found = [_cell(cell, plan, done) for cell, plan in zip(cells, plans, strict=True)]
         if not done:
             raise RunError(f"no run of the sweep ended: {'; '.join(failed.values())}")
@@ -354,8 +361,33 @@ def _key(config: Config) -> str:
     return config_sha256(with_full_paths(config))
 
 
-def _all_runs(plans: Sequence[Plan]) -> list[ComparedRun | ToTrain]:
-    return [one for plan in plans if not isinstance(plan, RefusedRun) for one in plan.values()]
+@final
+@dataclass(frozen=True)
+class _InFolder:
+    """A run that is to be trained in `output`/runs."""
+
+    run: ToTrain
+    output: Path
+
+    @property
+    def label(self) -> str:
+        return self.run.label
+
+    @property
+    def threads(self) -> int | None:
+        return self.run.config.threads
+
+    def train(self, observer: Observer | None) -> ComparedRun:
+        return train_run(self.run, self.output, observer)
+
+    def again(self) -> "_InFolder":
+        begun = find_run(self.run.config, self.output)
+        return replace(self, run=replace(self.run, begun=begun))
+
+
+def _all_runs(plans: Sequence[Plan], output: Path) -> list[ComparedRun | Waiting]:
+    runs = [one for plan in plans if not isinstance(plan, RefusedRun) for one in plan.values()]
+    return [_InFolder(one, output) if isinstance(one, ToTrain) else one for one in runs]
 
 
 def _cell(cell: PlannedCell, plan: Plan, done: Mapping[str, ComparedRun]) -> Cell:
@@ -378,8 +410,6 @@ _SENDS = (Phase.ACTIVATION_UP, Phase.ADAPTER_UP)
 def _joules(config: Config, record: RunRecord) -> float | None:
     """Of all devices and rounds [J]: while they compute, wait and radiate, as far as powers are
     known; None where what computing takes is not."""
-    from cutlayer.jobs.plan import radio_power_w  # solvers, not for other commands
-
     devices = make_devices(config.devices)
     if any(device.power_w is None for device in devices):
         return None

@@ -7,16 +7,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
-from typing import final
+from typing import Protocol, final
 
 from cutlayer.errors import CutlayerError
-from cutlayer.jobs.compare import ToTrain, find_run, train_run
 from cutlayer.report.comparison import ComparedRun
 from cutlayer.report.run_reader import read_record
 from cutlayer.training.records import Observer
@@ -24,15 +22,30 @@ from cutlayer.training.records import Observer
 _LOG = logging.getLogger(__name__)
 
 
+class Waiting(Protocol):
+    """A run that is to be trained; sent to another process as it is."""
+
+    @property
+    def label(self) -> str:
+        """Its name."""
+
+    @property
+    def threads(self) -> int | None:
+        """Torch's; None: its part of the machine."""
+
+    def train(self, observer: Observer | None) -> ComparedRun:
+        """From where it is to its end. Raises CutlayerError."""
+
+    def again(self) -> "Waiting":
+        """The same, from where it is now."""
+
+
 def train_all(
-    runs: Sequence[ComparedRun | ToTrain],
-    output: Path,
-    workers: int,
-    observer: Observer | None,
+    runs: Sequence[ComparedRun | Waiting], workers: int, observer: Observer | None
 ) -> tuple[dict[str, ComparedRun], dict[str, str]]:
     """The runs that ended, by label, and why others did not."""
     done = {run.label: run for run in runs if isinstance(run, ComparedRun)}
-    waiting = [run for run in runs if isinstance(run, ToTrain)]
+    waiting = [run for run in runs if not isinstance(run, ComparedRun)]
     if done:
         _LOG.info(f"{len(done)} of {len(runs)} runs finished before")
     failed: dict[str, str] = {}
@@ -49,17 +62,17 @@ def train_all(
     if workers == 1 or len(waiting) < 2:
         for run in waiting:
             _LOG.info(f"{run.label}: run {len(done) + len(failed) + 1} of {len(runs)}")
-            ended(run.label, _outcome(run, output, observer))
+            ended(run.label, _outcome(run, observer))
     else:
         with _terminated() as started:
-            _Workers(output, workers, started, ended).train(waiting)
+            _Workers(workers, started, ended).train(waiting)
     return done, failed
 
 
-def _outcome(run: ToTrain, output: Path, observer: Observer | None) -> ComparedRun | str:
+def _outcome(run: Waiting, observer: Observer | None) -> ComparedRun | str:
     """The run, or why it failed."""
     try:
-        return train_run(run, output, observer)
+        return run.train(observer)
     except CutlayerError as error:
         return str(error)
 
@@ -77,21 +90,19 @@ class _Workers:
 
     def __init__(
         self,
-        output: Path,
         count: int,
         started: set[BaseProcess],
         ended: Callable[[str, ComparedRun | str], None],
     ) -> None:
-        self._output = output
         self._count = count
         self._started = started
         self._ended = ended
         self._context = get_context("forkserver")
         # torch is imported once, for all
         self._context.set_forkserver_preload(["cutlayer.jobs.train"])
-        self._running: dict[Connection, tuple[BaseProcess, ToTrain, int]] = {}
+        self._running: dict[Connection, tuple[BaseProcess, Waiting, int]] = {}
 
-    def train(self, runs: Sequence[ToTrain]) -> None:
+    def train(self, runs: Sequence[Waiting]) -> None:
         """All of them, in their order."""
         waiting = deque((run, _RETRIES) for run in runs)
         while waiting or self._running:
@@ -104,25 +115,22 @@ class _Workers:
                 self._started.discard(process)
                 if outcome is None and left:
                     _LOG.warning("%s: its process was killed: it goes on in another", run.label)
-                    begun = find_run(run.config, self._output)
-                    waiting.appendleft((replace(run, begun=begun), left - 1))
+                    waiting.appendleft((run.again(), left - 1))
                     continue
                 self._ended(run.label, outcome or f"its process ended with {process.exitcode}")
 
-    def _start(self, run: ToTrain, left: int) -> None:
+    def _start(self, run: Waiting, left: int) -> None:
         ours, theirs = self._context.Pipe(duplex=False)
         threads = max(1, (os.cpu_count() or 1) // self._count)
-        process = self._context.Process(
-            target=_work, args=(run, self._output, threads, theirs), daemon=True
-        )
+        process = self._context.Process(target=_work, args=(run, threads, theirs), daemon=True)
         process.start()
         self._started.add(process)
         theirs.close()  # so that its end is seen here
         self._running[ours] = (process, run, left)
-        _LOG.info(f"{run.label}: {'goes on' if run.begun else 'begins'}")
+        _LOG.info(f"{run.label}: begins")
 
     def _outcome(
-        self, told: Connection, process: BaseProcess, run: ToTrain
+        self, told: Connection, process: BaseProcess, run: Waiting
     ) -> ComparedRun | str | None:
         """None: it was killed before it told anything."""
         try:
@@ -136,14 +144,14 @@ class _Workers:
         return failure or ComparedRun(run.label, read_record(Path(place)), place)
 
 
-def _work(run: ToTrain, output: Path, threads: int, tell: Connection) -> None:
+def _work(run: Waiting, threads: int, tell: Connection) -> None:
     """One run, in a process that does not outlive the sweep."""
     Thread(target=_end_with_parent, daemon=True).start()
-    if run.config.threads is None:
+    if run.threads is None:
         import torch  # not where runs are planned
 
         torch.set_num_threads(threads)
-    outcome = _outcome(run, output, None)
+    outcome = _outcome(run, None)
     tell.send((outcome.place, None) if isinstance(outcome, ComparedRun) else (None, outcome))
 
 
