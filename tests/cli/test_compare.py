@@ -13,7 +13,7 @@ import yaml
 from report.fake_run import FakeRun, write_fake_run
 
 from cutlayer.cli.main import main
-from cutlayer.cli.run import RunProgress
+from cutlayer.cli.progress import RunProgress
 from cutlayer.config.read import config_yaml
 
 

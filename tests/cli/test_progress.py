@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from cutlayer.cli.run import RunProgress
+from cutlayer.cli.progress import RunProgress
 from cutlayer.report.wording import round_line
 from cutlayer.training.records import FirstRound, TrainedRound
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cutlayer.cli.run import Pace
+from cutlayer.cli.progress import Pace
 
 
 class Clock:

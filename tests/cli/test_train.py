@@ -13,7 +13,7 @@ import tiny
 import yaml
 
 from cutlayer.cli.main import main
-from cutlayer.cli.run import RunProgress
+from cutlayer.cli.progress import RunProgress
 from cutlayer.config.read import config_yaml
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from cutlayer.model.part_file import PartFile
-from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
+from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, Ready
+from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.server.devices import RoundEnd
 from cutlayer.net.server.driver import ALONE, Save, ServerDriver, no_part, recover
 from cutlayer.net.server.held import HeldSamples

@@ -17,7 +17,7 @@ import tiny
 from cutlayer.errors import RunError
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.driver import ALONE, Save, ServerDriver
-from cutlayer.net.server.session import Tick
+from cutlayer.net.server.events import Tick
 from cutlayer.net.wire.link import Compute, Link, LinkClosed, in_place
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.training.state import Setup

@@ -16,7 +16,7 @@ from torch import Tensor
 from cutlayer.codec.codec import EMPTY, CodecState
 from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets
-from cutlayer.net.device.driver import DeviceWorker
+from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.server.journal import Entry
 from cutlayer.net.server.worker import ServerWorker
 from cutlayer.net.wire.messages import (

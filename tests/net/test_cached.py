@@ -15,7 +15,7 @@ import torch
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Subset
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.server.session import Tick
+from cutlayer.net.server.events import Tick
 from cutlayer.training.round import RoundOutcome
 from cutlayer.training.state import CacheLimits, Setup
 from net.harness import Run, Site, final, play, same_adapters, trained

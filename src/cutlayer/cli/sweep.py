@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from cutlayer.cli.run import RunProgress, terminable
+from cutlayer.cli.progress import RunProgress, terminable
 from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of, whole_number
 from cutlayer.errors import ConfigError, quoted
 from cutlayer.jobs.sweep import sweep

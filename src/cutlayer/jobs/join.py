@@ -34,7 +34,8 @@ from cutlayer.model.base import check_base
 from cutlayer.model.load import device_tensors, load_device_part
 from cutlayer.model.part_file import with_files
 from cutlayer.model.placement import Placement, device_title, repeat_sums
-from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, DeviceWorker, Ready
+from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, Ready
+from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.identity.credentials import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
 from cutlayer.net.wire.frames import bounds_of

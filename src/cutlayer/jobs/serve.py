@@ -32,7 +32,7 @@ from cutlayer.net.operations.status import (
     Watched,
 )
 from cutlayer.net.operations.web import Operations
-from cutlayer.net.server import session as s
+from cutlayer.net.server import events
 from cutlayer.net.wire.grpc_link import LinkServer, serve
 from cutlayer.net.wire.link import in_thread
 from cutlayer.report.live_page import live_page
@@ -273,7 +273,7 @@ class Service:
             last_s = self._clock()
             while True:
                 now_s = self._clock()
-                await self._net.driver.handle(s.Tick(now_s - last_s))
+                await self._net.driver.handle(events.Tick(now_s - last_s))
                 last_s = now_s
                 await asyncio.sleep(_TICK_S)
 

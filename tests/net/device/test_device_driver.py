@@ -16,14 +16,8 @@ from safetensors.torch import load_file
 
 from cutlayer.errors import RunError, StorageError
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.device.driver import (
-    DeviceDriver,
-    DeviceStore,
-    DeviceWatch,
-    DeviceWorker,
-    Ready,
-    Stored,
-)
+from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, Ready, Stored
+from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.server.driver import ServerDriver
 from cutlayer.net.server.session import ServerSession
 from cutlayer.net.wire.frames import Kind, decode_message, device_limits, kind_of

@@ -9,7 +9,7 @@ import torch
 
 from cutlayer.errors import PacketError
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.device.driver import DeviceWorker
+from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.wire.messages import Gradient, Open, Opening, Position
 from cutlayer.rounds.schemes import Merging
 from cutlayer.training.adapter_rows import pack_adapter, unpack_adapter

@@ -8,7 +8,7 @@ import pytest
 from cutlayer.jobs.network import resident_bytes
 from cutlayer.net.identity.run_keys import DeviceRegistry
 from cutlayer.net.operations.status import History, MemoryHeld, ServerProcess, Watched
-from cutlayer.net.server.session import Left, Tick
+from cutlayer.net.server.events import Left, Tick
 from cutlayer.net.wire.messages import Position
 from net.server.test_server_session import Table
 

@@ -13,8 +13,8 @@ import tiny
 from cutlayer.errors import ConfigError, ModelError, RunError
 from cutlayer.jobs.network import check_scheme
 from cutlayer.jobs.prepare import prepare
+from cutlayer.net.server.events import Tick
 from cutlayer.net.server.journal import Journal
-from cutlayer.net.server.session import Tick
 from cutlayer.net.wire.frames import Wire, device_limits, journal_limits
 from cutlayer.net.wire.link import LinkClosed, PacedLink, PatientLink
 from cutlayer.net.wire.messages import Gradient, Hello, Welcome

@@ -6,7 +6,7 @@ import pytest
 
 from cutlayer.errors import ConfigError
 from cutlayer.net.server.devices import DeviceProgress, RoundEnd
-from cutlayer.net.server.session import (
+from cutlayer.net.server.events import (
     AdapterStored,
     AppendToJournal,
     BatchTrained,
@@ -26,15 +26,14 @@ from cutlayer.net.server.session import (
     ReceivedFrom,
     Renew,
     Renewed,
-    RunPlan,
     Saved,
     SendTo,
-    ServerSession,
     StoreAdapter,
     Tick,
     Train,
     Warn,
 )
+from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.wire.frames import Wire, bounds_of, device_limits
 from cutlayer.net.wire.messages import (
     Activation,

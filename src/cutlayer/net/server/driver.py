@@ -23,6 +23,7 @@ from functools import partial
 from typing import TypeAlias, final
 
 from cutlayer.errors import ModelError, PacketError, RunError
+from cutlayer.net.server import events
 from cutlayer.net.server import session as s
 from cutlayer.net.server.journal import Entry, GroupCommit, Journal
 from cutlayer.net.server.timing import Controller, MeasuredRound
@@ -75,39 +76,39 @@ def recover(
     number = 0
     while number < session.round:
         number = session.round
-        batch: list[s.Train] = []
+        batch: list[events.Train] = []
         for entry in journal.entries(number):
             if entry.device is not None and isinstance(entry.message, Activation | Held):
-                batch.append(s.Train(entry.device, entry.message))
+                batch.append(events.Train(entry.device, entry.message))
                 if not entry.more:
                     session.handle(_trained(batch, worker))
                     batch = []
                 continue
             for instruction in _replay(session, worker, controller, entry):
-                if isinstance(instruction, s.Checkpoint):
-                    session.handle(s.Saved(save(worker.state, None)))
+                if isinstance(instruction, events.Checkpoint):
+                    session.handle(events.Saved(save(worker.state, None)))
 
 
-def _trained(batch: Sequence[s.Train], worker: ServerWorker) -> s.BatchTrained:
+def _trained(batch: Sequence[events.Train], worker: ServerWorker) -> events.BatchTrained:
     """The outcome of one pass."""
     packets = worker.train([(one.device, one.message) for one in batch])
     gradients = zip(batch, packets, strict=True)
-    return s.BatchTrained(
-        tuple(s.GradientReady(one.device, one.message, packet) for one, packet in gradients)
+    return events.BatchTrained(
+        tuple(events.GradientReady(one.device, one.message, packet) for one, packet in gradients)
     )
 
 
 def _replay(
     session: s.ServerSession, worker: ServerWorker, controller: Controller, entry: Entry
-) -> list[s.Instruction]:
+) -> list[events.Instruction]:
     """What one entry that is no activation led to, done again; and what the session wants done."""
     match entry:
         case Entry(int(device), Adapter() as message):
             worker.store_adapter(device, message)
-            return session.handle(s.AdapterStored(device, message))
+            return session.handle(events.AdapterStored(device, message))
         case Entry(int(device), Restarted()):
             worker.renew(device)
-            return session.handle(s.Renewed(device))
+            return session.handle(events.Renewed(device))
         case Entry(None, RoundClosed(_, made)):
             controller.close()  # nobody saw it: since the server's start
             worker.merge(made.devices, None, controller.passed_s)
@@ -117,9 +118,11 @@ def _replay(
             raise RunError(f"{other} in a journal, where no server writes it")
 
 
-def _merged(made: tuple[int, ...], worker: ServerWorker, shares: tuple[float, ...]) -> s.Merged:
+def _merged(
+    made: tuple[int, ...], worker: ServerWorker, shares: tuple[float, ...]
+) -> events.Merged:
     """The next round, as its worker opens it."""
-    return s.Merged(made, worker.adapter, shares, worker.own_adapters, worker.whole_adapter)
+    return events.Merged(made, worker.adapter, shares, worker.own_adapters, worker.whole_adapter)
 
 
 @dataclass(eq=False)
@@ -129,7 +132,7 @@ class _Arrival:
     handled with a frame before it, and is no part of a pass."""
 
     connection: "_Connection"
-    event: s.ReceivedFrom
+    event: events.ReceivedFrom
     arrived_s: float
     settled: asyncio.Future[None]
     entries: int = 0
@@ -144,7 +147,7 @@ class _Arrival:
 class _Job:
     """A micro-batch that is to be trained."""
 
-    train: s.Train
+    train: events.Train
     size: Waiting
 
 
@@ -241,7 +244,7 @@ class ServerDriver:
         frames = sum(own.held_bytes for own in self._connections.values())
         return frames + self._session.held_bytes + self._worker.held_bytes
 
-    async def handle(self, event: s.Event) -> None:
+    async def handle(self, event: events.Event) -> None:
         """Let something happen. The first error of worker or journal ends the run."""
         async with self._one_at_a_time:
             await self._handle(event)
@@ -266,22 +269,22 @@ class ServerDriver:
             before = self._connections.pop(device, None)
             if before is not None:
                 before.hang_up()
-            await self._handle(s.Joined(device))
+            await self._handle(events.Joined(device))
             self._connections[device] = own
 
     async def _leave(self, device: int, own: "_Connection") -> None:
         async with self._one_at_a_time:
             if self._connections.get(device) is own:
                 del self._connections[device]
-                await self._handle(s.Left(device))
+                await self._handle(events.Left(device))
 
     async def _receive(self, device: int, own: "_Connection", link: Link) -> None:
         """Handle the next frame; apart from `attend`, which would keep it until the one after."""
         frame = await link.receive()
-        await self._handle_frame(own, s.ReceivedFrom(device, frame), self._watch.now())
+        await self._handle_frame(own, events.ReceivedFrom(device, frame), self._watch.now())
 
     async def _handle_frame(
-        self, own: "_Connection", event: s.ReceivedFrom, arrived_s: float
+        self, own: "_Connection", event: events.ReceivedFrom, arrived_s: float
     ) -> None:
         own.received_bytes = len(event.frame)
         arrival = _Arrival(own, event, arrived_s, asyncio.get_running_loop().create_future())
@@ -367,7 +370,7 @@ class ServerDriver:
                 try:
                     jobs.append(_Job(train, self._worker.waiting(device, train.message)))
                 except PacketError as error:
-                    await self._handle(s.InvalidFrom(device, str(error)))
+                    await self._handle(events.InvalidFrom(device, str(error)))
             if not trains:
                 arrival.entries = self._entries.entered
                 arrival.settled.set_result(None)
@@ -381,7 +384,7 @@ class ServerDriver:
         sizes = [job.size for job in jobs]
         return self._batching.pause_s(sizes, self._watch.now() - first_s, bool(more))
 
-    async def _train(self, batch: Sequence[s.Train]) -> None:
+    async def _train(self, batch: Sequence[events.Train]) -> None:
         """One pass. What a device sends ends its own link alone: if a pass of several fails, each
         is computed by itself."""
         for one in batch:
@@ -390,7 +393,7 @@ class ServerDriver:
             outcome = await self._compute(partial(_trained, batch, self._worker))
         except (PacketError, ModelError) as error:
             if len(batch) == 1:
-                await self._handle(s.InvalidFrom(batch[0].device, str(error)))
+                await self._handle(events.InvalidFrom(batch[0].device, str(error)))
                 return
             for one in batch:
                 await self._train([one])
@@ -401,12 +404,12 @@ class ServerDriver:
         await self._handle(outcome)
         await self._compute(self._worker.step)  # the replies are on their way
 
-    async def _handle(self, event: s.Event) -> list[s.Train]:
+    async def _handle(self, event: events.Event) -> list[events.Train]:
         """Let something happen; what is to be trained is left to the caller."""
-        trains: list[s.Train] = []
+        trains: list[events.Train] = []
         with self._or_fail():
             for instruction in self._session.handle(event):
-                if isinstance(instruction, s.Train):
+                if isinstance(instruction, events.Train):
                     trains.append(instruction)
                     continue
                 outcome = await self._do(instruction)
@@ -435,41 +438,41 @@ class ServerDriver:
         self._entries.stop()
         self._end.set()
 
-    async def _do(self, instruction: s.Instruction) -> s.Event | None:
+    async def _do(self, instruction: events.Instruction) -> events.Event | None:
         match instruction:
-            case s.SendTo(device, frame):
+            case events.SendTo(device, frame):
                 self._send(device, frame)
-            case s.HangUpOn(device, reason):
+            case events.HangUpOn(device, reason):
                 self._hang_up(device, reason)
-            case s.Read(device, place):
+            case events.Read(device, place):
                 return self._read(device, place)
-            case s.StoreAdapter(device, message):
+            case events.StoreAdapter(device, message):
                 return self._store(device, message)
-            case s.Renew(device):
+            case events.Renew(device):
                 self._worker.renew(device)
-                return s.Renewed(device)
-            case s.Know(device, samples):
+                return events.Renewed(device)
+            case events.Know(device, samples):
                 return self._know(device, samples)
-            case s.Merge(made):
+            case events.Merge(made):
                 return await self._merge(made)
-            case s.AppendToJournal(device, message, more):
+            case events.AppendToJournal(device, message, more):
                 self._entries.enter(self._session.round, Entry(device, message, more))
-            case s.Checkpoint(round_number):
+            case events.Checkpoint(round_number):
                 await self._entries.until(self._entries.entered)
                 state, measured = self._worker.state, self._measured
                 ended = await self._compute(lambda: self._save(state, measured))
                 # the round's own journal still says who made it
                 self._journal.drop_before(round_number)
-                return s.Saved(ended)
-            case s.Warn(text):
+                return events.Saved(ended)
+            case events.Warn(text):
                 _LOG.warning("%s", text)
-            case s.GiveUp(reason):
+            case events.GiveUp(reason):
                 raise RunError(reason)
-            case s.Finish():
+            case events.Finish():
                 self._end.set()
         return None
 
-    async def _merge(self, made: tuple[int, ...]) -> s.Event:
+    async def _merge(self, made: tuple[int, ...]) -> events.Event:
         self._measured = measured = self._controller.close()
         passed_s = self._controller.passed_s
         await self._compute(lambda: self._worker.merge(made, measured, passed_s))
@@ -477,28 +480,28 @@ class ServerDriver:
         shares = self._controller.reopen(worker.state, measured, len(worker.adapter))
         return _merged(made, worker, shares)
 
-    def _know(self, device: int, samples: OwnSamples) -> s.Event:
+    def _know(self, device: int, samples: OwnSamples) -> events.Event:
         try:
             self._worker.know(device, samples)
         except PacketError as error:
             _LOG.warning("device %d: %s", device, error)
-            return s.InvalidFrom(device, str(error))
-        return s.Known(device)
+            return events.InvalidFrom(device, str(error))
+        return events.Known(device)
 
-    def _read(self, device: int, place: PartRange) -> s.Event:
+    def _read(self, device: int, place: PartRange) -> events.Event:
         try:
             data = self._piece(place.offset, place.size)
-            return s.PieceRead(device, PartPiece(place, data))
+            return events.PieceRead(device, PartPiece(place, data))
         except PacketError as error:
-            return s.InvalidFrom(device, str(error))
+            return events.InvalidFrom(device, str(error))
 
-    def _store(self, device: int, message: Adapter) -> s.Event:
+    def _store(self, device: int, message: Adapter) -> events.Event:
         try:
             self._worker.store_adapter(device, message)
         except PacketError as error:  # what a device sends ends its own link alone
-            return s.InvalidFrom(device, str(error))
+            return events.InvalidFrom(device, str(error))
         self._watch.took(device, message)
-        return s.AdapterStored(device, message)
+        return events.AdapterStored(device, message)
 
     def _send(self, device: int, frame: bytes) -> None:
         connection = self._connections.get(device)
