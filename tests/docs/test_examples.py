@@ -14,6 +14,7 @@ from cutlayer.cli.main import main
 from cutlayer.config.read import read_config
 from cutlayer.config.schema import Config
 from cutlayer.jobs.prepare import prepare
+from cutlayer.jobs.sweep import read_sweep
 from cutlayer.spec import IGNORED_LABEL
 from cutlayer.training.round import Round, initial_state
 
@@ -22,7 +23,10 @@ FOLDER = Path(cutlayer.__file__).parent / "examples"
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
 def test_an_example_is_a_configuration(path: Path) -> None:
-    assert read_config(path) != Config()
+    if path.stem == "sweep":
+        assert read_sweep(path) is not None
+    else:
+        assert read_config(path) != Config()
     assert f"[{path.name}]({path.name})" in (FOLDER / "README.md").read_text(encoding="utf-8")
 
 

@@ -50,8 +50,14 @@ LIBRARY = "masking_utils.py"
 UNNAMED = (":to_device", ":<listcomp>", ":<dictcomp>", ":<genexpr>")
 # what a packet costs, beside which nothing waits within a local step
 PACKET = {"torch_codec.py:_arrived"}
-# what a round costs: adapters as they are sent and merged, the losses as it closes
-ROUND = {"adapter_rows.py:pack_adapter", "optimizer.py:merged", "round.py:_close"}
+# what a round costs: adapters as they are sent and merged, the losses as it closes; and the first
+# one the weights as devices get them
+ROUND = {
+    "part_file.py:content_of",
+    "adapter_rows.py:pack_adapter",
+    "optimizer.py:merged",
+    "round.py:_close",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -394,7 +400,7 @@ def test_a_network_ends_with_the_trainers_bits(vision: Folders, tmp_path: Path) 
         rows = state.device.row.cpu(), state.server.row.cpu()
     assert torch.equal(final(run).device.row, rows[0])
     assert torch.equal(final(run).server.row, rows[1])
-    disks = {"driver.py:tensors", "exchange.py:streams_to_tensors", "run_directory.py:save"}
+    disks = {"worker.py:tensors", "exchange.py:streams_to_tensors", "run_directory.py:save"}
     ends = {"adapter_rows.py:pack_adapter", "optimizer.py:merged", "worker.py:merge"}
     assert seen == PACKET | disks | ends | {"worker.py:_mean_loss"}
 

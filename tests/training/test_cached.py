@@ -15,6 +15,7 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.rounds.schemes import SFT_CACHED, SFT_FROZEN, Phase
 from cutlayer.training.activation_cache import FILE, ActivationCache, opened_cache
+from cutlayer.training.records import Observer, RoundRecord
 from cutlayer.training.round import Round, RoundOutcome, initial_state
 from cutlayer.training.state import CacheLimits
 
@@ -142,15 +143,34 @@ def test_a_small_device_is_asked_once_within_a_round_too(vision: Folders) -> Non
     assert (second.cache.misses, second.cache.hits) == (0, 40)
 
 
+class _StopsAfter(Observer):
+    """Somebody presses Ctrl-C in the round after this one."""
+
+    def __init__(self, ended: int) -> None:
+        self._ended = ended
+
+    def round_begins(self, number: int, rounds: int) -> None:
+        """Nothing."""
+
+    def step_done(self, round_number: int, done: int, total: int) -> None:
+        """In the middle of it."""
+        if round_number == self._ended + 1:
+            raise KeyboardInterrupt
+
+    def round_done(self, record: RoundRecord) -> None:
+        """Nothing."""
+
+
 def test_a_run_that_is_stopped_resumes_with_its_cache(vision: Folders, tmp_path: Path) -> None:
     """To the bit, from the checkpoint of any round; records say what was held."""
     config = tiny.config(*vision, scheme="sft-cached", **EPOCHS)
     whole = start(config, tmp_path / "whole").path
     assert [line["cache"]["hits"] for line in _trained(whole)] == [0, 0, 40, 40]
     for ended in (1, 3):
-        short = {**EPOCHS, "training": {**EPOCHS["training"], "rounds": ended}}
-        part = start(tiny.config(*vision, scheme="sft-cached", **short), tmp_path / str(ended)).path
-        resume(part, changes={"training.rounds": "4"})
+        with pytest.raises(KeyboardInterrupt):
+            start(config, tmp_path / str(ended), _StopsAfter(ended))
+        (part,) = (tmp_path / str(ended)).iterdir()
+        resume(part)
         assert _trained(part, timed=False) == _trained(whole, timed=False)
         checkpoints = [(run / "checkpoint.safetensors").read_bytes() for run in (part, whole)]
         assert checkpoints[0] == checkpoints[1]

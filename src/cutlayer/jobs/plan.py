@@ -299,7 +299,7 @@ def plan(
     else:
         target = Target(target_accuracy, device_energy_j)
     if fixed and target is not None:
-        raise ConfigError("a plan to a target accuracy chooses, and --fixed chooses nothing")
+        raise ConfigError("a plan to a target accuracy chooses, and a fixed one chooses nothing")
     learned = None if from_run is None else learned_rates(config, path_of("from_run", from_run))
     config = config if learned is None else learned.into(config)
     _check_devices(config.devices.count)

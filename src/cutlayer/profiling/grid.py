@@ -131,7 +131,8 @@ def device_parts(
     for cut in cuts or ():
         if not 1 <= cut < blocks:
             raise ConfigError(
-                f"--cuts {cut}: {config.model.name} has {blocks} blocks: 1..{blocks - 1}"
+                f"cut {cut}: {config.model.name} has {blocks} blocks: 1..{blocks - 1}",
+                thing="cuts",
             )
     part = config.device_part
     warm = part.rounds if isinstance(part, WarmDevicePart) else 1

@@ -142,8 +142,9 @@ class ActivationCache:
             ).fetchone()
         if known != (samples, digest):
             raise PacketError(
-                f"{samples} samples ({digest}), but it had {known[0]} ({known[1]}): stop the server"
-                f" and let it forget them (cutlayer cache RUN --forget {device})"
+                f"{samples} samples ({digest}), but it had {known[0]} ({known[1]}): stop the"
+                f" server, let it forget those (`cutlayer cache RUN --forget {device}`), and start"
+                " it again"
             )
 
     def count(self, device: int) -> int | None:
