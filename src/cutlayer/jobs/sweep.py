@@ -363,7 +363,7 @@ def _key(config: Config) -> str:
 
 @final
 @dataclass(frozen=True)
-class _InFolder:
+class _InFolder(Waiting):
     """A run that is to be trained in `output`/runs."""
 
     run: ToTrain

@@ -4,6 +4,7 @@ which end when this one does, however it ends; one that is killed is resumed by 
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
-from typing import Protocol, final
+from typing import final
 
 from cutlayer.errors import CutlayerError
 from cutlayer.report.comparison import ComparedRun
@@ -22,20 +23,24 @@ from cutlayer.training.records import Observer
 _LOG = logging.getLogger(__name__)
 
 
-class Waiting(Protocol):
+class Waiting(ABC):
     """A run that is to be trained; sent to another process as it is."""
 
     @property
+    @abstractmethod
     def label(self) -> str:
         """Its name."""
 
     @property
+    @abstractmethod
     def threads(self) -> int | None:
         """Torch's; None: its part of the machine."""
 
+    @abstractmethod
     def train(self, observer: Observer | None) -> ComparedRun:
         """From where it is to its end. Raises CutlayerError."""
 
+    @abstractmethod
     def again(self) -> "Waiting":
         """The same, from where it is now."""
 
