@@ -82,7 +82,7 @@ def test_killed_and_gone_on_with() -> None:
         (["--keep-ratio", "0.1"], "did you mean --keep-ratios?"),
         (["--scheme", "fl-lora"], "fl-lora compresses nothing"),
         (["--model.cut", "99"], "1..7"),
-        (["--cuts", "4,8"], "--cuts 8"),
+        (["--cuts", "4,8"], "cut 8"),
         (["--cuts", "4,x"], "'4,x' is not whole numbers with commas between"),
         (["--data", "no-such-data"], "no-such-data"),
         (["absent.yaml"], "cannot read the configuration absent.yaml"),
