@@ -193,7 +193,7 @@ def _arrivals(model: Model, count: int, *, uneven: bool, repeats: int) -> Figure
         for size in sizes
     ]
     state = AdapterState(part.adapted.initial_row(0), {})
-    bank = AdapterBank(state, count, AdamW(), shared=False, device=HOST)
+    bank = AdapterBank(state, range(count), AdamW(), shared=False, device=HOST)
 
     def loads(places: Sequence[int]) -> list[ServerLoad]:
         rows = bank.gather(places)
@@ -272,7 +272,7 @@ def _local_step(
     device, server = model.device_part, model.server_part
     sides = [
         AdapterBank(
-            AdapterState(part.adapted.initial_row(0), {}), 1, AdamW(), shared=False, device=HOST
+            AdapterState(part.adapted.initial_row(0), {}), (0,), AdamW(), shared=False, device=HOST
         )
         for part in (device, server)
     ]

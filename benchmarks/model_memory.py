@@ -246,7 +246,7 @@ def _long_steps(setup: Setup, state: RunState) -> dict[str, float]:
 
 def _bank(part: DevicePart | ServerPart, devices: int) -> AdapterBank:
     state = AdapterState(part.adapted.initial_row(0), {})
-    return AdapterBank(state, devices, AdamW(weight_decay=0.0), shared=False, device=HOST)
+    return AdapterBank(state, range(devices), AdamW(weight_decay=0.0), shared=False, device=HOST)
 
 
 def _load(tensor: torch.Tensor) -> Load:

@@ -118,7 +118,11 @@ def local_step(
     both = parts.device, parts.server
     sides = [
         AdapterBank(
-            AdapterState(part.adapted.initial_row(0), {}), 2, optimizer, shared=False, device=place
+            AdapterState(part.adapted.initial_row(0), {}),
+            (0, 1),
+            optimizer,
+            shared=False,
+            device=place,
         )
         for part in both
     ]

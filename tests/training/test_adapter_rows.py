@@ -51,7 +51,7 @@ def test_what_comes_up_is_added_to_the_servers_own_row() -> None:
     """Devices begin with what has come to them; the server's row has not lost what they have, and
     what an upload loses is in the next."""
     server = _row(0)
-    exchange = RowExchange(ROWS, AdapterState(server, {}), 1, merges=True)
+    exchange = RowExchange(ROWS, AdapterState(server, {}), (0,), merges=True)
     begun, _ = exchange.down(server, (0,))
     assert torch.equal(begun, server)
     known, lost = server, torch.zeros_like(server)
@@ -67,7 +67,7 @@ def test_what_comes_up_is_added_to_the_servers_own_row() -> None:
         # another round, from a checkpoint
         held = begun
         exchange = RowExchange(
-            ROWS, AdapterState.from_tensors("x", state.tensors("x")), 1, merges=True
+            ROWS, AdapterState.from_tensors("x", state.tensors("x")), (0,), merges=True
         )
         begun, _ = exchange.down(known, (0,))
         assert torch.equal(begun, held + ROWS.encode(known - held).received)
@@ -75,7 +75,7 @@ def test_what_comes_up_is_added_to_the_servers_own_row() -> None:
 
 def test_where_devices_keep_theirs_the_server_follows() -> None:
     begun = _row(0)
-    exchange = RowExchange(ROWS, AdapterState(begun, {}), 1, merges=False)
+    exchange = RowExchange(ROWS, AdapterState(begun, {}), (0,), merges=False)
     exchange.down(begun, (0,))
     own = begun
     for number in range(1, 30):
@@ -83,7 +83,7 @@ def test_where_devices_keep_theirs_the_server_follows() -> None:
         known, _ = exchange.up(0, own)
         state = exchange.kept(own[None])
         assert torch.equal(state.row[0], known)
-        exchange = RowExchange(ROWS, state, 1, merges=False)
+        exchange = RowExchange(ROWS, state, (0,), merges=False)
         assert torch.equal(exchange.begins_with[0], own)
     # it stands still, and what was lost has come
     assert (known - own).norm() < 1e-3 * (own - begun).norm()

@@ -19,6 +19,7 @@ from cutlayer.model.part_file import priced_bytes
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.exchange import group_inputs
 from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.run import round_record, trace_lines
 
 Folders = tuple[Path, Path]
 
@@ -225,3 +226,45 @@ def test_a_round_leaves_nothing_behind(vision: Folders) -> None:
         assert left() is None
     finally:
         gc.enable()
+
+
+def test_a_round_of_some_devices_is_theirs_alone(vision: Folders) -> None:
+    """Who trains beside a device is nothing to it: alone in a pass it ends where it ends in a round
+    of all. Merged are those who took part, and they have all of the bandwidth."""
+    config = {"devices": {"count": 4}, "server": {"group": 1}}
+    apart = _job(vision, **config, aggregation="none").setup
+    whole, some = (
+        Round(apart, initial_state(apart, own), devices=own).play() for own in (None, (1, 3))
+    )
+    assert some.devices == (1, 3) and whole.devices == (0, 1, 2, 3)
+    for side in ("device", "server"):
+        every, own = (getattr(outcome.state, side) for outcome in (whole, some))
+        assert torch.equal(own.row, every.row[[1, 3]])
+        assert torch.equal(own.optimizer["mean"], every.optimizer["mean"][[1, 3]])
+    assert {device for device, _ in some.state.streams} == {1, 3}
+    assert sum(some.shares) == pytest.approx(1) and len(some.timeline.devices) == 2
+    setup = _job(vision, **config).setup
+    merged = Round(setup, initial_state(setup, (1, 3)), devices=(1, 3)).play()
+    weights = torch.tensor([float(setup.devices[n].samples) for n in (1, 3)])
+    expected = (weights[:, None] * some.state.server.row).sum(0) / weights.sum()
+    assert torch.allclose(merged.state.server.row, expected, atol=1e-6)
+    assert merged.state.observed.compute_s.shape == (2,)
+    record = round_record(merged, 4, {"accuracy": 0.5, "eval_loss": 1.0}, 0.0)
+    assert record.participants == (1, 3) and record.slowest_device in (1, 3)
+    assert {line.event.device for line in trace_lines(merged)} == {1, 3}
+
+
+@pytest.mark.parametrize("scheme", ["sft", "sl", "splitlora", "fl-lora"])
+def test_a_round_of_all_by_number_is_a_round_of_all(scheme: str, vision: Folders) -> None:
+    setup = _job(vision, scheme=scheme, adapter_codec="int8").setup
+    state = initial_state(setup)
+    for _ in range(2):
+        every, named = (Round(setup, state, devices=own).play() for own in (None, range(3)))
+        for side in ("device", "server"):
+            before, after = (getattr(outcome.state, side) for outcome in (every, named))
+            assert before.tensors("").keys() == after.tensors("").keys()
+            for name, value in before.tensors("").items():
+                assert torch.equal(value, after.tensors("")[name])
+        assert every.timeline.delay_s == named.timeline.delay_s
+        assert every.round_costs.byte_counts() == named.round_costs.byte_counts()
+        state = named.state

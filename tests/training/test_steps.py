@@ -99,7 +99,7 @@ def test_devices_that_differ_in_steps_each_step_at_their_own_rate() -> None:
 
     def bank() -> AdapterBank:
         made = AdapterBank(
-            AdapterState(rows[0], {}), 3, AdamW(), shared=False, device=torch.device("cpu")
+            AdapterState(rows[0], {}), range(3), AdamW(), shared=False, device=torch.device("cpu")
         )
         made.collect((0, 1, 2), gradients)
         return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 
 from cutlayer.errors import ConfigError, others_code, quoted
 from cutlayer.units import linear_from_db
@@ -159,6 +159,33 @@ class RateCurve(ABC):
     ) -> Float64[np.ndarray, " device"]:
         """The rate's derivative by the share [bit/s for the whole bandwidth]."""
 
+    def of(self, devices: Sequence[int], count: int) -> "RateCurve":
+        """Those of some of its `count` devices, in their order."""
+        return SomeRates(self, np.array(devices), count)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class SomeRates(RateCurve):
+    """Those of some of another curve's `count` devices, whatever the others have."""
+
+    curve: RateCurve
+    devices: Int64[np.ndarray, " some"]
+    count: int
+
+    def rate_bit_per_s(self, share: Float64[np.ndarray, " some"]) -> Float64[np.ndarray, " some"]:
+        """The other's, of these devices."""
+        return np.asarray(self.curve.rate_bit_per_s(self._among_all(share))[self.devices])
+
+    def slope_bit_per_s(self, share: Float64[np.ndarray, " some"]) -> Float64[np.ndarray, " some"]:
+        """The other's, of these devices."""
+        return np.asarray(self.curve.slope_bit_per_s(self._among_all(share))[self.devices])
+
+    def _among_all(self, share: Float64[np.ndarray, " some"]) -> Float64[np.ndarray, " device"]:
+        shares = np.ones(self.count)
+        shares[self.devices] = share
+        return shares
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -186,6 +213,10 @@ class ProportionalRates(RateCurve):
         """The whole bandwidth's rate, whatever the share."""
         return np.array(np.broadcast_to(self.whole_bit_per_s, share.shape), dtype=np.float64)
 
+    def of(self, devices: Sequence[int], count: int) -> RateCurve:
+        """Their rates alone."""
+        return ProportionalRates(self.whole_bit_per_s[list(devices)])
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -210,6 +241,10 @@ class ShannonRates(RateCurve):
     ) -> Float64[np.ndarray, " device"]:
         """As the law says."""
         return self.law.slope_bit_per_s(share, self.bandwidth_hz, self.snr_db)
+
+    def of(self, devices: Sequence[int], count: int) -> RateCurve:
+        """Their SNR alone."""
+        return replace(self, snr_db=self.snr_db[list(devices)])
 
 
 @final
@@ -239,6 +274,12 @@ class RateCurves:
 
     uplink: RateCurve
     downlink: RateCurve
+
+    def of(self, devices: Sequence[int], count: int) -> "RateCurves":
+        """Those of some of the `count` devices, in their order; of all of them, these."""
+        if list(devices) == list(range(count)):
+            return self
+        return RateCurves(self.uplink.of(devices, count), self.downlink.of(devices, count))
 
     def times(self, factor: float) -> "RateCurves":
         """With rates so many times as high."""
@@ -312,16 +353,27 @@ class Channel(ABC):
         """How many devices it serves."""
 
     def rates(
-        self, round_number: int, start_s: float, shares: Sequence[float]
+        self,
+        round_number: int,
+        start_s: float,
+        shares: Sequence[float],
+        devices: Sequence[int] | None = None,
     ) -> tuple[LinkRates, ...]:
-        """Each device's rates in a round, on `shares` of the bandwidth: its part in each direction,
-        sum at most 1.
+        """The rates in a round of those devices that take part (None: all), on `shares` of the
+        bandwidth: each one's part in each direction, sum at most 1.
 
-        The broadcast has the whole bandwidth and must reach every device, so the weakest downlink
+        The broadcast has the whole bandwidth and must reach all of them, so the weakest downlink
         sets its rate. Raises ConfigError for shares that do not fit.
         Source: SFT eqs. (19), (21), (23), with one SNR a device in (19).
         """
-        check_shares(shares, self.devices)
+        check_shares(shares, self.devices if devices is None else len(devices))
+        return link_rates(self.curves_of(round_number, start_s, devices), shares)
+
+    def curves_of(
+        self, round_number: int, start_s: float, devices: Sequence[int] | None = None
+    ) -> RateCurves:
+        """The curves of those devices that take part in a round (None: all), in their order.
+        Raises ConfigError where another package's channel gives other things."""
         with others_code(self, "curves"):
             curves: object = self.curves(round_number, start_s)
         if not isinstance(curves, RateCurves):
@@ -329,7 +381,7 @@ class Channel(ABC):
                 f"the curves of the channel {type(self).__name__} should be RateCurves, not"
                 f" {quoted(curves)}"
             )
-        return link_rates(curves, shares)
+        return curves if devices is None else curves.of(devices, self.devices)
 
 
 def link_rates(

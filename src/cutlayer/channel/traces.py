@@ -138,8 +138,12 @@ def _mean(
     traces: tuple[Trace, ...], start_s: float = 0.0, window_s: float | None = None
 ) -> ProportionalRates:
     """Each trace's mean over a window; None: over its length."""
-    rates = [trace.mean_bit_per_s(start_s, window_s or trace.length_s) for trace in traces]
-    return ProportionalRates(np.array(rates))
+    # of many devices some share a trace, which is read once
+    known: dict[int, float] = {}
+    for trace in traces:
+        if id(trace) not in known:
+            known[id(trace)] = trace.mean_bit_per_s(start_s, window_s or trace.length_s)
+    return ProportionalRates(np.array([known[id(trace)] for trace in traces]))
 
 
 def read_trace(path: Path) -> Trace:

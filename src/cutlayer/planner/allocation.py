@@ -6,6 +6,7 @@ Knows neither the channel's source nor the solver's method; the steps of a schem
 alone. One device's queueing behind others is left out: it depends on all shares at once.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -135,6 +136,11 @@ class Allocation(ABC):
         """The same with no share beyond `most`, if shares are found here; else as it is."""
         return self
 
+    def of(self, devices: Sequence[int]) -> "Allocation":
+        """The same for a round in which these take part and the others do not. Unless it says
+        otherwise it is asked as ever: what it is asked about are those that take part."""
+        return self
+
 
 def ask_shares(
     allocation: Allocation, round_number: int, observed: ObservedRound, curves: RateCurves
@@ -157,6 +163,14 @@ class FixedAllocation(Allocation):
     def shares(self, round_number: int, observed: ObservedRound, curves: RateCurves) -> Shares:
         """As they are."""
         return self.value
+
+    def of(self, devices: Sequence[int]) -> Allocation:
+        """In the same proportions; of even shares even ones."""
+        if list(devices) == list(range(len(self.value))):
+            return self
+        own = [self.value[device] for device in devices]
+        factor = math.fsum(self.value) / math.fsum(own)
+        return FixedAllocation(tuple(factor * share for share in own))
 
 
 def even_allocation(devices: int) -> FixedAllocation:
@@ -182,6 +196,10 @@ class RandomAllocation(Allocation):
         drawn = 1.0 - rng.random(self.devices)
         return tuple((drawn / drawn.sum()).tolist())
 
+    def of(self, devices: Sequence[int]) -> Allocation:
+        """Drawn for so many."""
+        return replace(self, devices=len(devices))
+
 
 @final
 @dataclass(frozen=True)
@@ -201,6 +219,10 @@ class TwoTimescaleAllocation(Allocation):
     def within(self, most: Shares) -> "TwoTimescaleAllocation":
         """With the smaller of both largest shares of each device."""
         return replace(self, most=tuple(map(min, self.most, most)))
+
+    def of(self, devices: Sequence[int]) -> Allocation:
+        """With their largest shares."""
+        return replace(self, most=tuple(self.most[device] for device in devices))
 
 
 def best_shares(

@@ -155,14 +155,15 @@ HELD = "held"
 
 @final
 class RowExchange:
-    """Both ends of the links of one side's rows during a round, in one process.
+    """Both ends of the links of one side's rows during a round of `devices`, in one process.
 
     `state`: of the side as the round begins. `merges`: whether the next round begins with a row of
     the server's; else devices go on from their own.
     """
 
-    def __init__(self, rows: RowCodec, state: AdapterState, devices: int, *, merges: bool) -> None:
+    def __init__(self, rows: RowCodec, state: AdapterState, devices: Sequence[int], *, merges: bool) -> None:
         self._rows = rows
+        self._devices = tuple(devices)
         self.merges = merges
         self._state = state
         self._coded = dict(state.coded)
@@ -170,8 +171,8 @@ class RowExchange:
         self._sent: dict[int, SentRow] = {}
         self._known: dict[int, Tensor] = {}
         if rows.codec is not None and state.row.ndim == 2:
-            for device in range(devices):
-                self._known[device] = on_host(state.row[device])
+            for place, device in enumerate(devices):
+                self._known[device] = on_host(state.row[place])
                 self._sent[device] = SentRow(self._known[device])
 
     @property
@@ -214,7 +215,7 @@ class RowExchange:
         """The side after a round in which devices came to `rows`, which they keep."""
         if self._rows.codec is None:
             return AdapterState(rows.clone(), {})
-        known = torch.stack([self._known[device] for device in range(len(rows))])
+        known = torch.stack([self._known[device] for device in self._devices])
         return AdapterState(known, {}, {**self._coded, "own": on_host(rows).clone()})
 
     @property

@@ -38,16 +38,19 @@ from cutlayer.training.torch_codec import TensorCodec, for_device
 
 @final
 class RoundCosts:
-    """Mutable for the length of a round; read it when the round has closed."""
+    """Mutable for the length of a round; read it when the round has closed. `local_steps`: of each
+    device that takes part."""
 
-    def __init__(self, scheme: Scheme, local_steps: tuple[int, ...], micro_batches: int) -> None:
+    def __init__(self, scheme: Scheme, local_steps: Mapping[int, int], micro_batches: int) -> None:
         self._scheme = scheme
         self._local_steps = local_steps
         self._micro_batches = micro_batches
-        self._amounts: list[dict[Phase, list[float]]] = [defaultdict(list) for _ in local_steps]
+        self._amounts: dict[int, dict[Phase, list[float]]] = {
+            device: defaultdict(list) for device in local_steps
+        }
         self._by_place: dict[Place, list[int]] = defaultdict(lambda: [0, 0])
         self._by_payload: dict[str, int] = defaultdict(int)
-        self._served: list[list[tuple[int, int]]] = [[] for _ in local_steps]
+        self._served: dict[int, list[tuple[int, int]]] = {device: [] for device in local_steps}
 
     def compute(
         self, device: int, step: Step, flops: float, shape: MiniBatch | None = None

@@ -26,24 +26,30 @@ class _ExpectedBatch:
     filled: float
 
 
-def expected_round(setup: Setup) -> ObservedRound:
-    """The first round's amounts, each device's mini-batches like its first one."""
-    count = len(setup.devices)
+def expected_round(setup: Setup, devices: Sequence[int] | None = None) -> ObservedRound:
+    """The amounts of the first round of these devices (None: of all), each one's mini-batches like
+    its first one."""
+    count = len(setup.devices if devices is None else devices)
     # any shares do: what is observed are amounts, and seconds of computing
-    links = setup.simulation.channel.rates(1, 0.0, (1.0 / count,) * count)
-    work = expected_work(setup, links, first_round=True)
+    links = setup.simulation.channel.rates(1, 0.0, (1.0 / count,) * count, devices)
+    work = expected_work(setup, links, first_round=True, devices=devices)
     return observed_work(setup.training.scheme_of(1), work)
 
 
 def expected_work(
-    setup: Setup, links: Sequence[LinkRates], *, first_round: bool
+    setup: Setup,
+    links: Sequence[LinkRates],
+    *,
+    first_round: bool,
+    devices: Sequence[int] | None = None,
 ) -> list[DeviceWork]:
-    """Each device's round over its link, its mini-batches like its first one. `first_round`: the
-    one that devices get their part in."""
+    """The round over its link of each of these devices (None: of all), its mini-batches like its
+    first one. `first_round`: the one that devices get their part in."""
+    sides = setup.devices if devices is None else [setup.devices[n] for n in devices]
     return [
         _work(setup, device, shape, rates, first_round)
         for device, shape, rates in zip(
-            setup.devices, _shapes(setup), setup.rates(links), strict=True
+            sides, _shapes(setup, sides), setup.rates(links, devices), strict=True
         )
     ]
 
@@ -75,10 +81,10 @@ def _work(
     )
 
 
-def _shapes(setup: Setup) -> Iterator[_ExpectedBatch]:
+def _shapes(setup: Setup, sides: Sequence[DeviceSide]) -> Iterator[_ExpectedBatch]:
     """Each device's first mini-batch; images are all of one size, so one of them tells it."""
-    tokens = _image_tokens(setup.devices[0], setup.training.seed)
-    for device in setup.devices:
+    tokens = _image_tokens(sides[0], setup.training.seed)
+    for device in sides:
         first = device.plan.indices(0)
         if tokens is not None:
             yield _ExpectedBatch(MiniBatch(len(first), tokens), 1.0)

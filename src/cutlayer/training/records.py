@@ -37,7 +37,9 @@ UNOBSERVED = "unobserved"
 PHASE_NAMES = (*(phase.value for phase in Phase), UNOBSERVED)
 
 # of a round, what grows with the number of devices
-_PER_DEVICE = ("shares", "device_delay_s", "device_delay_by_phase_s", "device_scores")
+_PER_DEVICE = (
+    *("shares", "device_delay_s", "device_delay_by_phase_s", "device_scores", "participants"),
+)
 
 
 def _known_phases(seconds: Mapping[str, float]) -> Mapping[str, float]:
@@ -152,12 +154,14 @@ class TrainedRound(_Evaluated):
 
     `delay_by_phase_s` follows the slowest device and sums to `delay_s`; `virtual_time_s` is the sum
     of all delays so far; `shares[n]`, `device_delay_s[n]` and `device_delay_by_phase_s[n]` are
-    device n's part of the bandwidth and own delays (all empty: see `without_devices`). `macro_f1`
+    device n's part of the bandwidth and own delays (all empty: see `without_devices`); where not
+    all devices take part, those of `participants[n]`. `macro_f1`
     and `device_scores`, as in `EvaluationDetails`, are there where `evaluation.figures` names them.
     """
 
     macro_f1: Fraction | None = None
     device_scores: tuple[DeviceScore, ...] = ()
+    participants: tuple[Count, ...] = ()
     train_loss: Loss
     shares: tuple[Number, ...] = ()
     delay_s: Number
@@ -194,11 +198,14 @@ class TrainedRound(_Evaluated):
             raise ValueError(f"{len(self.device_scores)} device_scores for {delays} devices")
         if delays == phases == len(self.shares) == 0:
             return self
-        if delays != phases or self.slowest_device >= delays:
+        devices = self.participants or range(delays)
+        if delays != phases or self.slowest_device not in devices:
             raise ValueError(
                 f"{delays} device_delay_s and {phases} device_delay_by_phase_s do not fit"
                 f" slowest_device {self.slowest_device}"
             )
+        if len(devices) != delays:
+            raise ValueError(f"{len(devices)} participants for {delays} device_delay_s")
         if len(self.shares) != delays:
             raise ValueError(f"{len(self.shares)} shares for {delays} devices")
         return self

@@ -278,15 +278,17 @@ class Actions:
 
 
 StepDone = Callable[[int, int], None]
+# by number
 Devices = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """A closed round: the next state, its mean training loss [nat], the devices' shares of the
-    bandwidth, its costs, its seconds; and what became of the samples that the server held, if it
-    holds any."""
+    """A closed round of `devices`, in their order: the next state, its mean training loss [nat],
+    the devices' shares of the bandwidth, its costs, its seconds; and what became of the samples
+    that the server held, if it holds any. The timeline numbers them by their places."""
 
+    devices: Devices
     state: RunState
     train_loss: float
     shares: tuple[float, ...]
@@ -299,17 +301,26 @@ class RoundOutcome:
 class Round:
     """Plays round `index` (1, 2, ...) from `state`; the state itself is left as it was.
 
-    `cache`: what the server holds of samples, for a scheme that caches them.
+    `devices`: those that take part, in ascending order (None: all). What the state has of each
+    device it has of these, in their order, and so has the state after the round. `cache`: what the
+    server holds of samples, for a scheme that caches them.
     """
 
-    def __init__(self, setup: Setup, state: RunState, cache: ActivationCache | None = None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        state: RunState,
+        cache: ActivationCache | None = None,
+        devices: Sequence[int] | None = None,
+    ) -> None:
         training = setup.training
         self._setup = setup
+        self._devices = tuple(range(len(setup.devices)) if devices is None else devices)
         self._index = state.round + 1
         self._scheme = training.scheme_of(self._index)
         self._state = state
         self._band = self._shares()
-        self._steps = tuple(device.local_steps for device in setup.devices)
+        self._steps = {n: setup.devices[n].local_steps for n in self._devices}
         below, above = (part.adapted for part in setup.parts)
         codec, merging = training.adapter_codec, training.merging
         self._device_side, below_link = self._side(below, state.device, codec, merging.device)
@@ -335,12 +346,13 @@ class Round:
         shared: bool = False,
     ) -> tuple[AdapterBank, RowExchange]:
         """One side's rows, and the ends of the links that they take."""
-        training, count = self._setup.training, len(self._steps)
+        training, devices = self._setup.training, self._devices
         handed_on = self._scheme.devices is DeviceOrder.IN_TURN
-        link = RowExchange(RowCodec(codec, part.layout), state, count, merges=merges or handed_on)
+        rows = RowCodec(codec, part.layout)
+        link = RowExchange(rows, state, devices, merges=merges or handed_on)
         bank = AdapterBank(
             replace(state, row=link.begins_with),
-            count,
+            devices,
             training.rule(part.layout),
             shared=shared,
             device=part.device,
@@ -350,7 +362,7 @@ class Round:
 
     def play(self, step_done: StepDone = lambda done, total: None) -> RoundOutcome:
         """Open, train, close. `step_done(done, total)` is called as local steps end."""
-        done, total = 0, sum(self._steps)
+        done, total = 0, sum(self._steps.values())
         for turn in self._turns():
             for step in self._scheme.opening:
                 self._exchange_rows(step, turn)
@@ -364,10 +376,9 @@ class Round:
 
     def _turns(self) -> list[Devices]:
         """Devices that go through the round together, turn by turn."""
-        everyone = tuple(range(len(self._steps)))
         if self._scheme.devices is DeviceOrder.IN_TURN:
-            return [(device,) for device in everyone]
-        return [everyone]
+            return [(device,) for device in self._devices]
+        return [self._devices]
 
     def _local_steps(self, turn: Devices) -> Iterator[tuple[int, Devices]]:
         """Local step by local step, the devices that still have it to do, a group at a time.
@@ -467,12 +478,12 @@ class Round:
         is handed those of the one before. Adapters that are frozen too, once as well."""
         payloads: dict[str, Sent] = {}
         frozen = self._scheme.trained is Trained.ADAPTERS
-        if self._index == 1 and frozen and 0 in turn:
+        if self._index == 1 and frozen and self._devices[0] in turn:
             payloads |= self._weights()
         trained = self._setup.training.scheme_of(max(self._index - 1, 1)).trains_device
         sides = self._exchanged(all_of_them=self._index == 1)  # all begin with the same
         if self._scheme.devices is DeviceOrder.PARALLEL and sides and trained:
-            payloads["adapter_down"] = self._bring_down(sides, 0, to=turn)
+            payloads["adapter_down"] = self._bring_down(sides, self._devices[0], to=turn)
         self._round_costs.broadcast(step, payloads, turn)
 
     def _weights(self) -> dict[str, Sent]:
@@ -491,7 +502,8 @@ class Round:
         round's."""
         for device in turn:
             sides = self._exchanged(all_of_them=True)
-            sent = self._bring_down(sides, max(device - 1, 0), to=(device,), link=f".{device}")
+            before = self._devices[max(self._devices.index(device) - 1, 0)]
+            sent = self._bring_down(sides, before, to=(device,), link=f".{device}")
             self._round_costs.send(device, step, {"adapter_down": sent})
 
     def _upload(self, step: Step, turn: Devices) -> None:
@@ -501,7 +513,7 @@ class Round:
             sent = Sent(0, 0)
             for side in sides:
                 link = self._links[side]
-                row, own = link.up(device, side.rows[device])
+                row, own = link.up(device, side.row(device))
                 sent += own
                 if link.merges:  # else the device goes on from what it has
                     side.put((device,), row)
@@ -513,7 +525,7 @@ class Round:
         """The server's rows of device `source`, to the devices in `to`."""
         sent = Sent(0, 0)
         for side in sides:
-            row, own = self._links[side].down(side.rows[source], to, link)
+            row, own = self._links[side].down(side.row(source), to, link)
             side.begin(to, row)
             sent += own
         return sent
@@ -530,25 +542,28 @@ class Round:
             streams=self._exchange.streams,
         )
         losses = torch.cat(self._actions.losses).cpu().tolist()
-        loss = sum(losses) / sum(self._steps)
+        loss = sum(losses) / sum(self._steps.values())
         held = None if self._cache is None else self._cache.close_round()
-        return RoundOutcome(state, loss, self._band, self._round_costs, timeline, held)
+        costs, band = self._round_costs, self._band
+        return RoundOutcome(self._devices, state, loss, band, costs, timeline, held)
 
     def _shares(self) -> tuple[float, ...]:
         """Each device's part of the bandwidth, from what is known as the round begins."""
-        curves = self._setup.simulation.channel.curves(self._index, self._state.virtual_time_s)
-        allocation = self._setup.simulation.allocation
+        simulation, now_s = self._setup.simulation, self._state.virtual_time_s
+        curves = simulation.channel.curves_of(self._index, now_s, self._devices)
+        allocation = simulation.allocation.of(self._devices)
         return ask_shares(allocation, self._index, self._state.observed, curves)
 
     def _work(self) -> list[DeviceWork]:
         """What each device's round took, at its rates."""
         simulation, in_flight = self._setup.simulation, self._setup.training.in_flight
-        links = simulation.channel.rates(self._index, self._state.virtual_time_s, self._band)
+        now_s, devices = self._state.virtual_time_s, self._devices
+        links = simulation.channel.rates(self._index, now_s, self._band, devices)
         if self._scheme.devices is DeviceOrder.IN_TURN:
             links = tuple(link.alone() for link in links)
         return [
-            self._round_costs.work(n, rates, in_flight)
-            for n, rates in enumerate(self._setup.rates(links))
+            self._round_costs.work(device, rates, in_flight)
+            for device, rates in zip(devices, self._setup.rates(links, devices), strict=True)
         ]
 
     def _observed(self, work: list[DeviceWork]) -> ObservedRound:
@@ -578,14 +593,14 @@ class Round:
         if self._scheme.devices is DeviceOrder.IN_TURN or len(side.rows) == 1:
             row = side.rows[-1].clone()
         else:
-            weights = [float(device.samples) for device in self._setup.devices]
+            weights = [float(self._setup.devices[n].samples) for n in self._devices]
             row = merged(self._setup.server.aggregation, side.rows, weights)
         return AdapterState(row, optimizer, link.coded)
 
 
-def initial_state(setup: Setup) -> RunState:
-    """The state before round 1: seeded adapters, and what the round is expected to take; optimisers
-    start when they are first used."""
+def initial_state(setup: Setup, devices: Sequence[int] | None = None) -> RunState:
+    """The state before round 1, which these devices play (None: all): seeded adapters, and what the
+    round is expected to take; optimisers start when they are first used."""
     seed = setup.training.seed
     device, server = (AdapterState(part.adapted.initial_row(seed), {}) for part in setup.parts)
-    return RunState(0, 0.0, device, server, observed=expected_round(setup))
+    return RunState(0, 0.0, device, server, observed=expected_round(setup, devices))

@@ -1,7 +1,7 @@
 """A run: rounds until the last, each recorded and checkpointed, and evaluated where it is due."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from cutlayer.errors import PacketError, RunError
@@ -69,7 +69,7 @@ def _one_round(
         shares = [share_of(device) for device in setup.devices] if wanted else []
         evaluation = evaluate(training, setup.server, outcome.state, shares=shares)
     figures = figures_of(evaluation, training.task, log.rule)
-    record = round_record(outcome, figures, clock() - start_s)
+    record = round_record(outcome, len(setup.devices), figures, clock() - start_s)
     log.round_done(outcome.state, record, trace_lines(outcome), evaluation)
     return outcome.state
 
@@ -94,23 +94,28 @@ def first_record(task: Task, evaluation: Evaluation, wall_s: float) -> FirstRoun
     )
 
 
-def round_record(outcome: RoundOutcome, evaluated: dict[str, Any], wall_s: float) -> TrainedRound:
-    """One finished round; `evaluated`: the figures of its evaluation, by key."""
-    timeline = outcome.timeline
-    count = len(timeline.devices)
+def round_record(
+    outcome: RoundOutcome, population: int, evaluated: dict[str, Any], wall_s: float
+) -> TrainedRound:
+    """One finished round of some of the `population`; `evaluated`: the figures of its evaluation,
+    by key."""
+    timeline, devices = outcome.timeline, outcome.devices
+    count = len(devices)
     bytes_sent: dict[str, Any] = dict(outcome.round_costs.byte_counts())
     cached: dict[str, Any] = {}
     if outcome.cache is not None:
         cached["cache"] = CacheRecord(**asdict(outcome.cache))
+    some = {"participants": devices} if count < population else {}
     by_device = tuple(_named(timeline.phase_seconds(device)) for device in range(count))
     return TrainedRound(
         round=outcome.state.round,
         **evaluated,
+        **some,
         train_loss=outcome.train_loss,
         shares=tuple(outcome.shares),
         delay_s=timeline.delay_s,
         delay_by_phase_s=_named(timeline.critical_phase_seconds()),
-        slowest_device=timeline.slowest_device,
+        slowest_device=devices[timeline.slowest_device],
         device_delay_s=tuple(device.delay_s for device in timeline.devices),
         device_delay_by_phase_s=by_device,
         virtual_time_s=outcome.state.virtual_time_s,
@@ -124,7 +129,8 @@ def round_record(outcome: RoundOutcome, evaluated: dict[str, Any], wall_s: float
 def trace_lines(outcome: RoundOutcome) -> Iterator[TraceLine]:
     """Every step of the round on the simulated clock, which starts anew each round."""
     for event in outcome.timeline.events():
-        yield TraceLine(round=outcome.state.round, event=event)
+        own = replace(event, device=outcome.devices[event.device])
+        yield TraceLine(round=outcome.state.round, event=own)
 
 
 def _named(phases: dict[Phase, float]) -> dict[str, float]:

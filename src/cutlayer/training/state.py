@@ -101,9 +101,9 @@ def observed_from_tensors(tensors: dict[str, Tensor]) -> ObservedRound:
 class AdapterBank:
     """One side's adapters and optimiser state during a round, on `device`.
 
-    `rows` and the state's tensors have an entry for each device; `shared`: one entry, which every
-    device reads and steps, one device at a time. `collected`: by place, the gradient of the
-    micro-batches since its last step.
+    `rows` and the state's tensors have an entry for each of `devices`, in that order; `shared`: one
+    entry, which every device reads and steps, one device at a time. `collected`: by place, the
+    gradient of the micro-batches since its last step.
 
     With `proximal_mu` a local step's loss has `mu / 2 ||w - w_0||^2` too, w_0 being the row with
     which the round began (`anchor`, where that is another than the state's). Source: FedProx
@@ -113,7 +113,7 @@ class AdapterBank:
     def __init__(
         self,
         state: AdapterState,
-        devices: int,
+        devices: Sequence[int],
         optimizer: Optimizer,
         *,
         shared: bool,
@@ -122,10 +122,11 @@ class AdapterBank:
         anchor: Tensor | None = None,
     ) -> None:
         self._rule = optimizer
+        self._place = {device: 0 if shared else place for place, device in enumerate(devices)}
         self._shared = shared
         self._mu = proximal_mu
         row = to_device(state.row, device)
-        self.rows = row.expand(1 if shared else devices, -1).clone()
+        self.rows = row.expand(1 if shared else len(devices), -1).clone()
         # one row, since who is held near it is merged
         self.anchor: Tensor | None = None
         if proximal_mu:
@@ -141,6 +142,10 @@ class AdapterBank:
     def gather(self, devices: Sequence[int]) -> Float[Tensor, "group parameter"]:
         """The rows of `devices`, copied."""
         return _rows(self.rows, self._places(devices))
+
+    def row(self, device: int) -> Float[Tensor, " parameter"]:
+        """A device's row, not copied."""
+        return self.rows[self._place[device]]
 
     def put(self, devices: Sequence[int], row: Float[Tensor, " parameter"]) -> None:
         """Let `devices` go on from `row`; their optimisers stay as they are."""
@@ -183,10 +188,8 @@ class AdapterBank:
             self.optimizer[name][place : place + 1] = value
 
     def _places(self, devices: Sequence[int]) -> list[int]:
-        if not self._shared:
-            return list(devices)
-        assert len(devices) == 1, "a shared adapter is stepped by one device at a time"
-        return [0]
+        assert not self._shared or len(devices) == 1, "a shared adapter is stepped by one at a time"
+        return [self._place[device] for device in devices]
 
 
 def _rows(bank: Tensor, places: Sequence[int]) -> Tensor:
@@ -370,12 +373,16 @@ class Simulation:
     server_block_s: float = 0.0
     model_folder: Path | None = None
 
-    def rates(self, links: Sequence[LinkRates], cut: int) -> list[DeviceRates]:
-        """How fast each device, the server after `cut` and the link between them are."""
+    def rates(
+        self, links: Sequence[LinkRates], cut: int, devices: Sequence[int] | None = None
+    ) -> list[DeviceRates]:
+        """How fast each device (None: all), the server after `cut` and the link between them
+        are."""
         server, floor_s = self.server_flops_per_s, (self.model.blocks - cut) * self.server_block_s
+        numbers = range(len(self.devices)) if devices is None else devices
         return [
-            DeviceRates(device.flops_per_s, server, link, floor_s)
-            for device, link in zip(self.devices, links, strict=True)
+            DeviceRates(self.devices[number].flops_per_s, server, link, floor_s)
+            for number, link in zip(numbers, links, strict=True)
         ]
 
 
@@ -394,9 +401,11 @@ class Setup:
         """Both parts of the model."""
         return self.server.device_part, self.server.part
 
-    def rates(self, links: Sequence[LinkRates]) -> list[DeviceRates]:
-        """How fast each device, the server and the link between them are."""
-        return self.simulation.rates(links, self.server.device_part.cut)
+    def rates(
+        self, links: Sequence[LinkRates], devices: Sequence[int] | None = None
+    ) -> list[DeviceRates]:
+        """How fast each device (None: all), the server and the link between them are."""
+        return self.simulation.rates(links, self.server.device_part.cut, devices)
 
     @property
     def ran_on(self) -> tuple[str, str]:

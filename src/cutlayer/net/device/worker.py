@@ -255,7 +255,7 @@ class DeviceWorker:
         rule, mu = self._training.rule(self._device.part.adapted.layout), self._training.merging
         return AdapterBank(
             state,
-            1,
+            (0,),
             rule,
             shared=False,
             device=self._place,

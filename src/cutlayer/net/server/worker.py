@@ -320,7 +320,7 @@ class ServerWorker:
         )
         self._side = AdapterBank(
             state.server,
-            len(self._local_steps),
+            range(len(self._local_steps)),
             self._training.rule(self._server.part.adapted.layout),
             shared=False,
             device=self._server.part.adapted.device,
