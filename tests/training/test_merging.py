@@ -32,7 +32,9 @@ Folders = tuple[Path, Path]
 def test_a_local_step_of_fedprox_is_that_by_hand() -> None:
     """Two steps of gradient descent on g.w + mu / 2 |w - w_0|^2, of two devices apart."""
     begun, mu, rate = torch.tensor([1.0, -2.0]), 0.5, 0.1
-    bank = AdapterBank(AdapterState(begun, {}), range(2), Sgd(), shared=False, device=HOST, proximal_mu=mu)
+    bank = AdapterBank(
+        AdapterState(begun, {}), range(2), Sgd(), shared=False, device=HOST, proximal_mu=mu
+    )
     slopes = [np.array([0.3, 0.7]), np.array([-1.1, 0.2])]
     rows = [begun.numpy().astype(np.float64) for _ in slopes]
     for _ in range(2):

@@ -233,9 +233,7 @@ def test_a_round_of_some_devices_is_theirs_alone(vision: Folders) -> None:
     of all. Merged are those who took part, and they have all of the bandwidth."""
     config = {"devices": {"count": 4}, "server": {"group": 1}}
     apart = _job(vision, **config, aggregation="none").setup
-    whole, some = (
-        Round(apart, initial_state(apart, own), devices=own).play() for own in (None, (1, 3))
-    )
+    whole, some = (Round(apart, initial_state(apart, own)).play() for own in (None, (1, 3)))
     assert some.devices == (1, 3) and whole.devices == (0, 1, 2, 3)
     for side in ("device", "server"):
         every, own = (getattr(outcome.state, side) for outcome in (whole, some))
@@ -244,7 +242,7 @@ def test_a_round_of_some_devices_is_theirs_alone(vision: Folders) -> None:
     assert {device for device, _ in some.state.streams} == {1, 3}
     assert sum(some.shares) == pytest.approx(1) and len(some.timeline.devices) == 2
     setup = _job(vision, **config).setup
-    merged = Round(setup, initial_state(setup, (1, 3)), devices=(1, 3)).play()
+    merged = Round(setup, initial_state(setup, (1, 3))).play()
     weights = torch.tensor([float(setup.devices[n].samples) for n in (1, 3)])
     expected = (weights[:, None] * some.state.server.row).sum(0) / weights.sum()
     assert torch.allclose(merged.state.server.row, expected, atol=1e-6)
@@ -259,7 +257,9 @@ def test_a_round_of_all_by_number_is_a_round_of_all(scheme: str, vision: Folders
     setup = _job(vision, scheme=scheme, adapter_codec="int8").setup
     state = initial_state(setup)
     for _ in range(2):
-        every, named = (Round(setup, state, devices=own).play() for own in (None, range(3)))
+        every, named = (
+            Round(setup, replace(state, devices=own)).play() for own in (None, (0, 1, 2))
+        )
         for side in ("device", "server"):
             before, after = (getattr(outcome.state, side) for outcome in (every, named))
             assert before.tensors("").keys() == after.tensors("").keys()

@@ -161,7 +161,9 @@ class RowExchange:
     the server's; else devices go on from their own.
     """
 
-    def __init__(self, rows: RowCodec, state: AdapterState, devices: Sequence[int], *, merges: bool) -> None:
+    def __init__(
+        self, rows: RowCodec, state: AdapterState, devices: Sequence[int], *, merges: bool
+    ) -> None:
         self._rows = rows
         self._devices = tuple(devices)
         self.merges = merges

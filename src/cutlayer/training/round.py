@@ -301,21 +301,15 @@ class RoundOutcome:
 class Round:
     """Plays round `index` (1, 2, ...) from `state`; the state itself is left as it was.
 
-    `devices`: those that take part, in ascending order (None: all). What the state has of each
-    device it has of these, in their order, and so has the state after the round. `cache`: what the
-    server holds of samples, for a scheme that caches them.
+    Those of `state.devices` take part, and the state after the round is of these too. `cache`: what
+    the server holds of samples, for a scheme that caches them.
     """
 
-    def __init__(
-        self,
-        setup: Setup,
-        state: RunState,
-        cache: ActivationCache | None = None,
-        devices: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, setup: Setup, state: RunState, cache: ActivationCache | None = None) -> None:
         training = setup.training
         self._setup = setup
-        self._devices = tuple(range(len(setup.devices)) if devices is None else devices)
+        everyone = tuple(range(len(setup.devices)))
+        self._devices = everyone if state.devices is None else state.devices
         self._index = state.round + 1
         self._scheme = training.scheme_of(self._index)
         self._state = state
@@ -540,6 +534,7 @@ class Round:
             server=self._merged(self._server_side, merges=self._setup.training.merging.server),
             observed=self._observed(work),
             streams=self._exchange.streams,
+            devices=self._state.devices,
         )
         losses = torch.cat(self._actions.losses).cpu().tolist()
         loss = sum(losses) / sum(self._steps.values())
@@ -603,4 +598,11 @@ def initial_state(setup: Setup, devices: Sequence[int] | None = None) -> RunStat
     round is expected to take; optimisers start when they are first used."""
     seed = setup.training.seed
     device, server = (AdapterState(part.adapted.initial_row(seed), {}) for part in setup.parts)
-    return RunState(0, 0.0, device, server, observed=expected_round(setup, devices))
+    return RunState(
+        round=0,
+        virtual_time_s=0.0,
+        device=device,
+        server=server,
+        observed=expected_round(setup, devices),
+        devices=None if devices is None else tuple(devices),
+    )

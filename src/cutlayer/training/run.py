@@ -105,7 +105,7 @@ def round_record(
     cached: dict[str, Any] = {}
     if outcome.cache is not None:
         cached["cache"] = CacheRecord(**asdict(outcome.cache))
-    some = {"participants": devices} if count < population else {}
+    some: dict[str, Any] = {"participants": devices} if count < population else {}
     by_device = tuple(_named(timeline.phase_seconds(device)) for device in range(count))
     return TrainedRound(
         round=outcome.state.round,

@@ -73,7 +73,9 @@ class RunState:
     """Everything that decides the next round, seeds and data apart.
 
     `observed`: the amounts of the last round, or those expected of the first. `streams`: what the
-    codecs of all devices remember.
+    codecs of all devices remember. `devices`: those that take part in the round, by number in
+    ascending order; whatever the state has of each device it has of these, in their order (None:
+    all of the run's).
     """
 
     round: int
@@ -82,6 +84,7 @@ class RunState:
     server: AdapterState
     observed: ObservedRound
     streams: Streams = field(default_factory=dict)
+    devices: tuple[int, ...] | None = None
 
 
 def observed_to_tensors(observed: ObservedRound) -> dict[str, Tensor]:
