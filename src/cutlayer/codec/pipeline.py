@@ -334,16 +334,10 @@ class Stages:
     def transform(self, values: Float32[Array, "row width"], segments: Segments) -> Transformed:
         """Everything before the quantiser, which one packet may try with several steps."""
         mean, basis = self.learned.mean, self.learned.basis
-
-        def centred(first: int, last: int) -> Array:
-            some = values[first:last]
-            return some if mean is None else some - mean
-
         if basis is not None:
-            shape = len(values), basis.shape[1]
-            rows = self.kernels.by_rows(shape, lambda first, last: centred(first, last) @ basis)
+            rows = self.kernels.turn(values, mean, basis)
         else:
-            rows = centred(0, len(values))
+            rows = values if mean is None else values - mean
         if basis is None and self.hadamard is not None and not self._quantiser_turns:
             rows = self.hadamard.forward(rows, self.kernels)
         kept = None
@@ -376,15 +370,7 @@ class Stages:
             # the columns of least energy are often all zero
             alive = self.kernels.arrays.to_host(quantised.symbols.any(0))
             live = int(np.flatnonzero(alive).max(initial=-1)) + 1
-            coded, back = values[:, :live], basis[:, :live].T
-
-            def turned_back(first: int, last: int) -> Array:
-                some = coded[first:last] @ back
-                if mean is not None:
-                    some += mean
-                return some
-
-            return self.kernels.by_rows((len(coded), len(basis)), turned_back)
+            return self.kernels.turn_back(values[:, :live], mean, basis)
         if self.hadamard is not None and not self._quantiser_turns:
             # in place, some rows at a time: a decoder must not take much more than its tensor
             for first in range(0, len(values), ROWS_AT_ONCE):

@@ -282,10 +282,22 @@ class DeviceKernels(Kernels):
         out = out * float(np.float32(1 / np.sqrt(block)))
         return out * signs if inverse else out
 
-    def by_rows(
-        self, shape: tuple[int, int], work: Callable[[int, int], Float32[Tensor, "some column"]]
-    ) -> Float32[Tensor, "row column"]:
-        return work(0, shape[0])
+    def turn(
+        self,
+        values: Float32[Tensor, "row width"],
+        mean: Float32[Tensor, " width"] | None,
+        basis: Float32[Tensor, "width component"],
+    ) -> Float32[Tensor, "row component"]:
+        return (values if mean is None else values - mean) @ basis
+
+    def turn_back(
+        self,
+        values: Float32[Tensor, "row some"],
+        mean: Float32[Tensor, " width"] | None,
+        basis: Float32[Tensor, "width component"],
+    ) -> Float32[Tensor, "row width"]:
+        turned = values @ basis[:, : values.shape[1]].T
+        return turned if mean is None else turned + mean
 
     def start(self, work: Callable[[], T]) -> Callable[[], T]:
         found = work()

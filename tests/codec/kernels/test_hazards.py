@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from codec.forms import BOTH, FORMS, alike, check_same
 from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.kernels import FREQUENCY_SUM
-from cutlayer.codec.kernels.threads import RUN_ROWS
 from cutlayer.codec.tables import HAZARD_EDGES
 from cutlayer.errors import PacketError
 from examples import at_most
@@ -114,21 +113,6 @@ def test_a_few_symbols_without_their_words_are_refused(kernels):
     even = np.array([2048, 2048], dtype=np.uint16)
     with pytest.raises(PacketError, match="ends before"):
         kernels.short_decode(np.zeros(0, dtype=np.uint16), 5, even, 1 << 16)
-
-
-@pytest.mark.parametrize("rows", [1, RUN_ROWS, RUN_ROWS + 1, 2 * RUN_ROWS + 5])
-def test_a_product_by_rows_is_the_same_with_any_number_of_threads(rows):
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((rows, 40), dtype=np.float32)
-    basis = rng.standard_normal((40, 7), dtype=np.float32)
-    hosts = FORMS[:3]
-    found = [
-        form.by_rows((rows, 7), lambda first, last: values[first:last] @ basis) for form in hosts
-    ]
-    for other in found[1:]:
-        alike(found[0], other)
-    # float32's rounding of a sum of 40 products of about 1
-    np.testing.assert_allclose(found[0], values.astype(float) @ basis, atol=1e-4)
 
 
 @BOTH

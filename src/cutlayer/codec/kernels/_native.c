@@ -11,7 +11,7 @@
  *
  * Speed: plain loops that compilers vectorise, built twice on x86-64 (for AVX2 and for any machine);
  * the entropy coder and the first stages of the Hadamard transform have a second form in AVX2
- * intrinsics, chosen at run time. Macros, for tests:
+ * intrinsics, chosen at run time; products are there in AVX-512 alone. Macros, for tests:
  * CUTLAYER_NO_CLONES builds the loops once; CUTLAYER_PLAIN leaves the intrinsics out as well.
  */
 #include <math.h>
@@ -29,6 +29,7 @@
 #define HAVE_AVX2 1
 #include <immintrin.h>
 #define AVX2 __attribute__((target("avx2,popcnt")))
+#define AVX512 __attribute__((target("avx512f")))
 #endif
 
 #if defined(_WIN32)
@@ -582,6 +583,246 @@ EXPORT int64_t cutlayer_hadamard(const float *values, int64_t rows, int64_t colu
             forward_row(x, columns, block, scale, signs, y);
         }
     }
+    return 0;
+}
+
+/* ---- products with a basis --------------------------------------------------------------------- */
+
+/* In AVX-512, with the sums of OpenBLAS's kernels for AVX2 on one thread, to the last bit: those are what
+ * numpy takes on a processor that its OpenBLAS does not know, at less than half the speed, and a packet
+ * does not depend on who multiplies. Read from results: an element is the sum, block by block of the inner
+ * dimension, of a chain of fused products and sums; but for the elements of `in_pairs`, which are summed by
+ * even and odd steps apart. `native.py` asks numpy once whether all of this is so. */
+
+#ifdef HAVE_AVX2
+
+enum { TILE_ROWS = 6, TILE_VECTORS = 4, VECTOR = 16, ROWS_AT_ONCE = 96 };
+enum { INNER_BLOCK = 320, BLOCK_STEP = 8 };
+#define UNROLLED _Pragma("GCC unroll 8")
+#define INLINE __attribute__((always_inline))
+
+typedef struct {
+    const float *left, *right;
+    float *out;
+    int64_t left_stride, right_stride, out_stride, inner;
+} product;
+
+/* The next block of `left` steps, or of columns. */
+static int64_t next_block(int64_t left)
+{
+    if (left >= 2 * INNER_BLOCK) return INNER_BLOCK;
+    if (left <= INNER_BLOCK) return left;
+    return (left / 2 + BLOCK_STEP - 1) / BLOCK_STEP * BLOCK_STEP;
+}
+
+/* Adds steps first..last - 1 of some rows and vectors of columns; `mask` says which of the last vector. */
+AVX512 static inline INLINE void tile(const product *p, int64_t row, int64_t column, int64_t first,
+                                      int64_t last, const int rows, const int vectors, __mmask16 mask)
+{
+    const float *left = p->left + row * p->left_stride, *right = p->right + column;
+    float *out = p->out + row * p->out_stride + column;
+    const int64_t left_stride = p->left_stride, right_stride = p->right_stride;
+    __m512 sums[TILE_ROWS][TILE_VECTORS];
+    UNROLLED for (int i = 0; i < rows; i++)
+        UNROLLED for (int v = 0; v < vectors; v++) sums[i][v] = _mm512_setzero_ps();
+    for (int64_t k = first; k < last; k++) {
+        __m512 some[TILE_VECTORS];
+        UNROLLED for (int v = 0; v < vectors; v++)
+            some[v] = _mm512_maskz_loadu_ps(v + 1 < vectors ? 0xffff : mask,
+                                            right + k * right_stride + v * VECTOR);
+        UNROLLED for (int i = 0; i < rows; i++) {
+            __m512 one = _mm512_set1_ps(left[i * left_stride + k]);
+            UNROLLED for (int v = 0; v < vectors; v++)
+                sums[i][v] = _mm512_fmadd_ps(one, some[v], sums[i][v]);
+        }
+    }
+    UNROLLED for (int i = 0; i < rows; i++)
+        UNROLLED for (int v = 0; v < vectors; v++) {
+            __mmask16 which = v + 1 < vectors ? 0xffff : mask;
+            float *to = out + i * p->out_stride + v * VECTOR;
+            __m512 before = first ? _mm512_maskz_loadu_ps(which, to) : _mm512_setzero_ps();
+            _mm512_mask_storeu_ps(to, which, _mm512_add_ps(before, sums[i][v]));
+        }
+}
+
+#define TILES(name, rows)                                                                               \
+    AVX512 static void name(const product *p, int64_t row, int64_t column, int64_t columns,             \
+                            int64_t first, int64_t last)                                                \
+    {                                                                                                   \
+        __mmask16 mask = (__mmask16)(0xffff >> (VECTOR - 1 - (columns - 1) % VECTOR));                  \
+        switch ((columns + VECTOR - 1) / VECTOR) {                                                      \
+        case 4: tile(p, row, column, first, last, rows, 4, mask); break;                                \
+        case 3: tile(p, row, column, first, last, rows, 3, mask); break;                                \
+        case 2: tile(p, row, column, first, last, rows, 2, mask); break;                                \
+        default: tile(p, row, column, first, last, rows, 1, mask);                                      \
+        }                                                                                               \
+    }
+TILES(six_rows, TILE_ROWS)
+TILES(one_row, 1)
+
+/* Eight columns from either place. */
+AVX512 static inline INLINE __m512 eights(const float *one, const float *other)
+{
+    __m512d low = _mm512_castps_pd(_mm512_castps256_ps512(_mm256_loadu_ps(one)));
+    return _mm512_castpd_ps(_mm512_insertf64x4(low, _mm256_castps_pd(_mm256_loadu_ps(other)), 1));
+}
+
+/* Some rows of the eight columns from `one` on, and of those from `other` on: even and odd steps apart, as
+ * long as there are eight in a block. */
+AVX512 static inline INLINE void in_pairs(const product *p, int64_t row, int64_t one, int64_t other,
+                                          const int rows)
+{
+    const float *left = p->left + row * p->left_stride, *right = p->right + one;
+    const int64_t left_stride = p->left_stride, right_stride = p->right_stride, apart = other - one;
+    __m512 whole[TILE_ROWS];
+    UNROLLED for (int i = 0; i < rows; i++) whole[i] = _mm512_setzero_ps();
+    for (int64_t k = 0, last; k < p->inner; k = last) {
+        last = k + next_block(p->inner - k);
+        __m512 even[TILE_ROWS], odd[TILE_ROWS];
+        UNROLLED for (int i = 0; i < rows; i++) even[i] = odd[i] = _mm512_setzero_ps();
+        for (; k + 8 <= last; k += 8)
+            for (int64_t step = k; step < k + 8; step += 2) {
+                const float *at = right + step * right_stride, *next = at + right_stride;
+                __m512 x = eights(at, at + apart), y = eights(next, next + apart);
+                UNROLLED for (int i = 0; i < rows; i++) {
+                    const float *by = left + i * left_stride + step;
+                    even[i] = _mm512_fmadd_ps(_mm512_set1_ps(by[0]), x, even[i]);
+                    odd[i] = _mm512_fmadd_ps(_mm512_set1_ps(by[1]), y, odd[i]);
+                }
+            }
+        for (; k < last; k++) {
+            const float *at = right + k * right_stride;
+            __m512 x = eights(at, at + apart);
+            UNROLLED for (int i = 0; i < rows; i++)
+                even[i] = _mm512_fmadd_ps(_mm512_set1_ps(left[i * left_stride + k]), x, even[i]);
+        }
+        UNROLLED for (int i = 0; i < rows; i++)
+            whole[i] = _mm512_add_ps(whole[i], _mm512_add_ps(even[i], odd[i]));
+    }
+    UNROLLED for (int i = 0; i < rows; i++) {
+        float *to = p->out + (row + i) * p->out_stride + one;
+        __m512d high = _mm512_castps_pd(whole[i]);
+        _mm256_storeu_ps(to, _mm512_castps512_ps256(whole[i]));
+        _mm256_storeu_ps(to + apart, _mm256_castpd_ps(_mm512_extractf64x4_pd(high, 1)));
+    }
+}
+
+AVX512 static void six_in_pairs(const product *p, int64_t row, int64_t one, int64_t other)
+{
+    in_pairs(p, row, one, other, 6);
+}
+AVX512 static void four_in_pairs(const product *p, int64_t row, int64_t one, int64_t other)
+{
+    in_pairs(p, row, one, other, 4);
+}
+
+/* Of a block of columns: the first and the last whole eight of every other six rows, or, where their number
+ * is odd, the last one of the rows between; and all eights of what is left of twelve rows, four by four. */
+static void paired_elements(const product *p, int64_t rows, int64_t first, int64_t size)
+{
+    int64_t count = size / 8, row = 0, last = first + 8 * count - 8;
+    for (; row + 12 <= rows; row += 12) {
+        if (count < 2) continue;
+        six_in_pairs(p, row, first, count % 2 ? first : last);
+        if (count % 2) six_in_pairs(p, row + 6, last, last);
+    }
+    if (first && row + 8 <= rows) row += 8;
+    for (; row + 4 <= rows; row += 4)
+        for (int64_t column = first; column <= last; column += 16)
+            four_in_pairs(p, row, column, least(column + 8, last));
+}
+
+static void multiply_rows(const product *p, int64_t rows)
+{
+    enum { COLUMNS = TILE_VECTORS * VECTOR };
+    for (int64_t k = 0, last; k < p->inner; k = last) {
+        last = k + next_block(p->inner - k);
+        for (int64_t column = 0; column < p->out_stride; column += COLUMNS) {
+            int64_t columns = least(COLUMNS, p->out_stride - column), row = 0;
+            for (; row + TILE_ROWS <= rows; row += TILE_ROWS)
+                six_rows(p, row, column, columns, k, last);
+            for (; row < rows; row++) one_row(p, row, column, columns, k, last);
+        }
+    }
+    for (int64_t column = 0, size; column < p->out_stride; column += size) {
+        size = next_block(p->out_stride - column);
+        paired_elements(p, rows, column, size);
+    }
+}
+#endif
+
+/* Whether there is `cutlayer_product` on this processor. */
+EXPORT int64_t cutlayer_multiplies(void)
+{
+#ifdef HAVE_AVX2
+    return __builtin_cpu_supports("avx512f") != 0;
+#else
+    return 0;
+#endif
+}
+
+CLONES static void less_mean(const float *restrict x, const float *restrict mean, int64_t n,
+                             float *restrict out)
+{
+    for (int64_t i = 0; i < n; i++) out[i] = x[i] - mean[i];
+}
+
+CLONES static void add_mean(float *restrict x, const float *restrict mean, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) x[i] += mean[i];
+}
+
+/* (values - before) right + after, where either mean may be null. `values`: rows of `inner` numbers, `stride`
+ * apart. `scratch`: room for 96 x (inner + 16). Two or more rows, columns and steps. */
+EXPORT int64_t cutlayer_product(const float *values, int64_t stride, const float *before,
+                                const float *right, const float *after, int64_t rows, int64_t inner,
+                                int64_t columns, float *scratch, float *out)
+{
+#ifdef HAVE_AVX2
+    for (int64_t from = 0; from < rows; from += ROWS_AT_ONCE, out += ROWS_AT_ONCE * columns) {
+        int64_t some = least(ROWS_AT_ONCE, rows - from);
+        product p = {values + from * stride, right, out, stride, columns, columns, inner};
+        if (before) {
+            p.left_stride = inner + VECTOR;
+            for (int64_t i = 0; i < some; i++)
+                less_mean(p.left + i * stride, before, inner, scratch + i * p.left_stride);
+            p.left = scratch;
+        }
+        multiply_rows(&p, some);
+        for (int64_t i = 0; after && i < some; i++) add_mean(out + i * columns, after, columns);
+    }
+    return 0;
+#else
+    (void)values, (void)stride, (void)before, (void)right, (void)after, (void)rows, (void)inner;
+    (void)columns, (void)scratch, (void)out;
+    return BAD_TABLE;
+#endif
+}
+
+/* `out`: columns x rows, of the first `columns` of `stride`. */
+EXPORT int64_t cutlayer_transposed(const float *values, int64_t rows, int64_t columns, int64_t stride,
+                                   float *out)
+{
+    int64_t row = 0;
+#ifdef HAVE_AVX2
+    for (; row + 4 <= rows; row += 4) {
+        const float *x = values + row * stride;
+        int64_t c = 0;
+        for (; c + 4 <= columns; c += 4) {
+            __m128 p = _mm_loadu_ps(x + c), q = _mm_loadu_ps(x + stride + c);
+            __m128 r = _mm_loadu_ps(x + 2 * stride + c), s = _mm_loadu_ps(x + 3 * stride + c);
+            _MM_TRANSPOSE4_PS(p, q, r, s);
+            _mm_storeu_ps(out + c * rows + row, p);
+            _mm_storeu_ps(out + (c + 1) * rows + row, q);
+            _mm_storeu_ps(out + (c + 2) * rows + row, r);
+            _mm_storeu_ps(out + (c + 3) * rows + row, s);
+        }
+        for (; c < columns; c++)
+            for (int64_t i = 0; i < 4; i++) out[c * rows + row + i] = x[i * stride + c];
+    }
+#endif
+    for (; row < rows; row++)
+        for (int64_t c = 0; c < columns; c++) out[c * rows + row] = values[row * stride + c];
     return 0;
 }
 

@@ -170,15 +170,26 @@ class Kernels(ABC):
         return HostArrays()
 
     @abstractmethod
-    def by_rows(
-        self, shape: tuple[int, int], work: Callable[[int, int], Float32[Array, "some column"]]
-    ) -> Float32[Array, "row column"]:
-        """What `work` gives for each run of rows first..last - 1, one below the other, in all of
-        `shape`.
+    def turn(
+        self,
+        values: Float32[Array, "row width"],
+        mean: Float32[Array, " width"] | None,
+        basis: Float32[Array, "width component"],
+    ) -> Float32[Array, "row component"]:
+        """(values - mean) @ basis, in float32.
 
-        On the host runs are of `threads.RUN_ROWS` rows, whatever the number of threads: where they
-        end, a matrix product differs in its last bits.
+        On the host in runs of `threads.RUN_ROWS` rows, whatever the number of threads: where they
+        end, a matrix product differs in its last bits. Those are numpy's, of one thread.
         """
+
+    @abstractmethod
+    def turn_back(
+        self,
+        values: Float32[Array, "row some"],
+        mean: Float32[Array, " width"] | None,
+        basis: Float32[Array, "width component"],
+    ) -> Float32[Array, "row width"]:
+        """values @ (the basis' first columns, as many as the values')^T + mean; as `turn`."""
 
     @abstractmethod
     def start(self, work: Callable[[], T]) -> Callable[[], T]:

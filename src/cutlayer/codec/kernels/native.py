@@ -37,7 +37,14 @@ from cutlayer.codec.kernels.kernels import (
     check_width,
 )
 from cutlayer.codec.kernels.portable import Portable
-from cutlayer.codec.kernels.threads import Threads, chunk_bounds, stacked
+from cutlayer.codec.kernels.threads import (
+    RUN_ROWS,
+    Threads,
+    chunk_bounds,
+    runs_of,
+    turned,
+    turned_back,
+)
 from cutlayer.errors import PacketError
 
 LIBRARY = "cutlayer.codec.kernels._native"
@@ -65,6 +72,9 @@ ARGUMENTS = {
     "quantise_rows": "piiiifppp",
     "dequantise_rows": "ppiiiifpp",
     "hadamard": "piiifipp",
+    "multiplies": "",
+    "product": "pipppiiipp",
+    "transposed": "piiip",
     "sums": "piiipppp",
     "used_tables": "pippiiipp",
     "histogram": "piiipppiiiipp",
@@ -85,6 +95,9 @@ TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64, "f": c
 
 NARROW_SYMBOLS = 256  # as many fit the decoder's compact tables
 HISTOGRAM_COPIES = 4
+PRODUCT_ROWS = 96  # at once, in a thread's scratch
+# rows, steps and columns of products that tell whose kernels numpy has
+TOLD_BY = ((20, 330, 39), (14, 20, 700))
 HAZARD_BYTES = 64  # of one, at most: 30 bits of 14 each
 INFINITY = 0x7F800000  # the bits of that float32
 
@@ -124,6 +137,7 @@ class Native(Kernels):
             raise OSError(f"{LIBRARY} was not built")
         self.library = opened(path)
         self.threads = Threads(threads)
+        self.multiplies = _multiplies(path)
 
     def _call(self, name: str, *arguments: Any) -> int:
         """The function's result. Raises PacketError for an error code."""
@@ -136,10 +150,55 @@ class Native(Kernels):
             raise PacketError(PROBLEMS[result])
         return result
 
-    def by_rows(
-        self, shape: tuple[int, int], work: Callable[[int, int], Float32[np.ndarray, "some column"]]
-    ) -> Float32[np.ndarray, "row column"]:
-        return stacked(shape, work, self.threads.each)
+    def turn(
+        self,
+        values: Float32[np.ndarray, "row width"],
+        mean: Float32[np.ndarray, " width"] | None,
+        basis: Float32[np.ndarray, "width component"],
+    ) -> Float32[np.ndarray, "row component"]:
+        if not (self.multiplies and _worth(len(values), len(basis), basis.shape[1])):
+            return turned(values, mean, basis, self.threads.each)
+        return self._product(values, mean, basis, None)
+
+    def turn_back(
+        self,
+        values: Float32[np.ndarray, "row some"],
+        mean: Float32[np.ndarray, " width"] | None,
+        basis: Float32[np.ndarray, "width component"],
+    ) -> Float32[np.ndarray, "row width"]:
+        if not (self.multiplies and _worth(len(values), values.shape[1], len(basis))):
+            return turned_back(values, mean, basis, self.threads.each)
+        back = np.empty((values.shape[1], len(basis)), dtype=np.float32)
+        matrix = _aligned(basis, np.float32)
+        self._call("transposed", matrix, len(basis), len(back), matrix.shape[1], back)
+        return self._product(values, None, back, mean)
+
+    def _product(
+        self,
+        values: np.ndarray,
+        before: np.ndarray | None,
+        right: np.ndarray,
+        after: np.ndarray | None,
+    ) -> np.ndarray:
+        """(values - before) @ right + after. Threads share the runs of rows."""
+        inner, columns = right.shape
+        matrix = _aligned(right, np.float32)
+        means = [None if mean is None else _aligned(mean, np.float32) for mean in (before, after)]
+        # rows may be the first columns of wider ones
+        rows = values if values.strides[1] == 4 and values.strides[0] >= 4 * inner else None
+        rows = _aligned(values, np.float32) if rows is None else rows
+        out = np.empty((len(values), columns), dtype=np.float32)
+
+        def work(first: int, last: int) -> None:
+            scratch = np.empty(PRODUCT_ROWS * (inner + 16), dtype=np.float32)
+            self._call(
+                "product",
+                *(rows.ctypes.data + first * rows.strides[0], rows.strides[0] // 4, means[0]),
+                *(matrix, means[1], last - first, inner, columns, scratch, out[first:last]),
+            )
+
+        self.threads.each(runs_of(len(values)), work)
+        return out
 
     def start(self, work: Callable[[], T]) -> Callable[[], T]:
         return self.threads.start(work)
@@ -527,6 +586,34 @@ class Native(Kernels):
             *(after, symbols),
         )
         return symbols, int(after[0]), taken
+
+
+def _worth(rows: int, inner: int, columns: int) -> bool:
+    """Whether a product is a matrix's in each run: numpy has another way with vectors."""
+    return min(rows, inner, columns) > 1 and rows % RUN_ROWS != 1
+
+
+@cache
+def _multiplies(path: str) -> bool:
+    """Whether the library's products have numpy's bits: it knows one BLAS' order of sums, and needs
+    AVX-512. Else numpy multiplies, and a packet is the same in either form."""
+    library = opened(path)
+    if not library.cutlayer_multiplies():
+        return False
+    rng = np.random.default_rng(0)
+    for rows, inner, columns in TOLD_BY:
+        left = rng.standard_normal((rows, inner), dtype=np.float32)
+        right = rng.standard_normal((inner, columns), dtype=np.float32)
+        out = np.empty((rows, columns), dtype=np.float32)
+        scratch = np.empty(1, dtype=np.float32)
+        sizes = (rows, inner, columns)
+        library.cutlayer_product(
+            *(_address(left), inner, None, _address(right), None),
+            *(*sizes, _address(scratch), _address(out)),
+        )
+        if not np.array_equal(out, left @ right):
+            return False
+    return True
 
 
 def _aligned(array: np.ndarray, dtype: type[np.generic]) -> np.ndarray:

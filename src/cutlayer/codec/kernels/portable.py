@@ -39,7 +39,7 @@ from cutlayer.codec.kernels.kernels import (
     check_segments,
     check_width,
 )
-from cutlayer.codec.kernels.threads import Threads, chunk_bounds, stacked
+from cutlayer.codec.kernels.threads import Threads, chunk_bounds, turned, turned_back
 from cutlayer.errors import PacketError
 
 LARGEST = np.float32(32767)
@@ -61,10 +61,21 @@ T = TypeVar("T")
 class Portable(Kernels):
     """See `Kernels`."""
 
-    def by_rows(
-        self, shape: tuple[int, int], work: Callable[[int, int], Float32[np.ndarray, "some column"]]
-    ) -> Float32[np.ndarray, "row column"]:
-        return stacked(shape, work, Threads(1).each)
+    def turn(
+        self,
+        values: Float32[np.ndarray, "row width"],
+        mean: Float32[np.ndarray, " width"] | None,
+        basis: Float32[np.ndarray, "width component"],
+    ) -> Float32[np.ndarray, "row component"]:
+        return turned(values, mean, basis, Threads(1).each)
+
+    def turn_back(
+        self,
+        values: Float32[np.ndarray, "row some"],
+        mean: Float32[np.ndarray, " width"] | None,
+        basis: Float32[np.ndarray, "width component"],
+    ) -> Float32[np.ndarray, "row width"]:
+        return turned_back(values, mean, basis, Threads(1).each)
 
     def start(self, work: Callable[[], T]) -> Callable[[], T]:
         return Threads(1).start(work)

@@ -89,19 +89,48 @@ def chunk_bounds(rows: int, chunks: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def stacked(
-    shape: tuple[int, int],
-    work: Callable[[int, int], np.ndarray],
-    each: Callable[[list[tuple[int, int]], Callable[[int, int], None]], object],
-) -> Float32[np.ndarray, "row column"]:
-    """See `Kernels.by_rows`; `each` calls for every run, in any order."""
-    rows = shape[0]
-    if rows <= RUN_ROWS:
-        return work(0, rows)
-    whole = np.empty(shape, dtype=np.float32)
+def runs_of(rows: int) -> list[tuple[int, int]]:
+    """The first and last + 1 row of each run of a matrix product; one of no rows where there are
+    none."""
+    return [(at, min(at + RUN_ROWS, rows)) for at in range(0, max(rows, 1), RUN_ROWS)]
+
+
+# `Kernels.turn` and `turn_back` by numpy; `each` calls for every run, in any order.
+
+Each = Callable[[list[tuple[int, int]], Callable[[int, int], None]], object]
+
+
+def turned(
+    values: Float32[np.ndarray, "row width"],
+    mean: Float32[np.ndarray, " width"] | None,
+    basis: Float32[np.ndarray, "width component"],
+    each: Each,
+) -> Float32[np.ndarray, "row component"]:
+    """See `Kernels.turn`."""
+    whole = np.empty((len(values), basis.shape[1]), dtype=np.float32)
 
     def place(first: int, last: int) -> None:
-        whole[first:last] = work(first, last)
+        some = values[first:last]
+        np.matmul(some if mean is None else some - mean, basis, out=whole[first:last])
 
-    each([(at, min(at + RUN_ROWS, rows)) for at in range(0, rows, RUN_ROWS)], place)
+    each(runs_of(len(values)), place)
+    return whole
+
+
+def turned_back(
+    values: Float32[np.ndarray, "row some"],
+    mean: Float32[np.ndarray, " width"] | None,
+    basis: Float32[np.ndarray, "width component"],
+    each: Each,
+) -> Float32[np.ndarray, "row width"]:
+    """See `Kernels.turn_back`."""
+    back = basis[:, : values.shape[1]].T
+    whole = np.empty((len(values), len(basis)), dtype=np.float32)
+
+    def place(first: int, last: int) -> None:
+        some = np.matmul(values[first:last], back, out=whole[first:last])
+        if mean is not None:
+            some += mean
+
+    each(runs_of(len(values)), place)
     return whole
