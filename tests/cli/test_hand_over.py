@@ -53,7 +53,7 @@ def test_an_export_is_the_adapter_with_all_that_belongs_to_it(
     name = f"{run.name}-adapter"
     assert capsys.readouterr().out == f"{name}\n"
     assert contents(tmp_path / name) == contents(run / "adapter")
-    assert main(["export", str(run), "far/away", "--round", "best"]) == 0
+    assert main(["export", str(run), "--output", "far/away", "--round", "best"]) == 0
     assert contents(tmp_path / "far" / "away") == contents(run / "adapter-best")
     # an exported one is a run's adapter to all commands
     capsys.readouterr()
@@ -68,10 +68,10 @@ def test_a_run_that_goes_on_has_something_to_hand_on(
     killed = tmp_path / "killed"
     killed.mkdir()
     (killed / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
-    assert main(["export", str(killed), str(tmp_path / "out")]) == 2
+    assert main(["export", str(killed), "--output", str(tmp_path / "out")]) == 2
     assert "has nothing trained yet: wait until its first round" in capsys.readouterr().err
     export_trained(open_trained(run), killed / "adapter")
-    assert main(["export", str(killed), str(tmp_path / "out")]) == 0
+    assert main(["export", str(killed), "--output", str(tmp_path / "out")]) == 0
     assert contents(tmp_path / "out") == contents(run / "adapter")
 
 
@@ -125,8 +125,8 @@ def test_nothing_is_written_over(
     own = tmp_path / "own"
     own.mkdir()
     (own / "thesis.txt").write_text("all of it")
-    for command in ("export", "merge"):
-        assert main([command, str(run), str(own)]) == 2
+    for words in (["export", str(run), "--output"], ["merge", str(run)]):
+        assert main([*words, str(own)]) == 2
         assert "is there already: give a new folder" in capsys.readouterr().err
         assert contents(own) == {"thesis.txt": b"all of it"}
     with pytest.raises(StorageError, match="choose another folder"):

@@ -17,7 +17,7 @@ from cutlayer.report.comparison import (
     Entry,
     check_target,
     compare,
-    csv_text,
+    comparison_rows,
     memory_bytes,
     payload_bytes,
     phase_seconds,
@@ -26,6 +26,7 @@ from cutlayer.report.comparison import (
     shown_names,
     target_columns,
 )
+from cutlayer.report.export import rows_csv
 from cutlayer.report.wording import MEMORY_KINDS
 from report.compared import compared, refused, with_scores
 from report.fake_run import FakeRun
@@ -202,7 +203,7 @@ def test_ratios_when_the_first_run_does_not_reach_it(comparison: Comparison) -> 
 
 
 def test_the_csv_file_holds_every_number(comparison: Comparison) -> None:
-    rows = list(csv.DictReader(io.StringIO(csv_text(comparison))))
+    rows = list(csv.DictReader(io.StringIO(rows_csv(comparison_rows(comparison)))))
     assert [row["run"] for row in rows] == ["first", "whole", "second"]
     assert [row["fits"] for row in rows] == ["yes", "no", "yes"]
     for row, entry in zip(rows, comparison.entries, strict=True):

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from cutlayer.report.comparison import compare
 from cutlayer.report.sweep import (
-    Cell,
     Sweep,
     cell_table,
     difference_table,
@@ -18,7 +16,6 @@ from cutlayer.report.sweep import (
     run_rows,
 )
 from cutlayer.report.sweep_page import mean_curve, sweep_page
-from report.compared import compared, refused, with_scores
 
 
 def test_an_interval_is_students() -> None:
@@ -50,31 +47,6 @@ def test_differences_are_of_the_seeds_that_both_have() -> None:
 def test_many_tests_are_held_against_each_other() -> None:
     # 4 x 0.01; then 3 x 0.02 and no less than before; and so on
     assert holm([0.04, 0.01, None, 0.02, 0.03]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """Two cells of three seeds: `few` is cheaper and worse; `dear` costs more than `many` and is
-    no better; `big` does not fit."""
-    folder = tmp_path_factory.mktemp("runs")
-
-    def cell(label: str, ends: list[float], larger: float) -> Cell:
-        runs = {}
-        for seed, end in enumerate(ends):
-            run = compared(folder, f"{label}, seed {seed}", larger=larger, slower=larger)
-            count = len(run.record.rounds)
-            scores = [0.1, *[end - 0.01 * (count - 1 - n) for n in range(1, count)]]
-            runs[seed] = with_scores(run, scores)
-        return Cell(label, {"codec.target_bits_up": label}, runs)
-
-    cells = (
-        cell("few", [0.70, 0.72, 0.71], 0.5),
-        cell("many", [0.80, 0.83, 0.81], 1.0),
-        cell("dear", [0.80, 0.81, 0.79], 2.0),
-        Cell("big", {"codec.target_bits_up": "big"}, {}, refused("big")),
-    )
-    entries = [run for one in cells for run in one.runs.values()]
-    return Sweep(cells, compare([*entries, refused("big")], 0.8), cells[0])
 
 
 def test_a_front_holds_what_nothing_beats(sweep: Sweep) -> None:

@@ -31,7 +31,7 @@ COMMANDS = {
     "generate": "what a trained model writes after a prompt, or after many of a file",
     "chat": "talk with a trained model on the terminal",
     "evaluate": "perplexity, accuracy and exact answers of a trained model, its base beside it",
-    "export": "copy a run's adapter, in PEFT's format, with tokenizer, model card and settings",
+    "export": "a run's adapter in PEFT's format; runs as CSV, Parquet, LaTeX or PDF",
     "merge": "a run's adapter in the weights of its model: a Hugging Face folder",
     "push": "upload a run's adapter, or what `export` or `merge` wrote, to the Hugging Face hub",
     "profile": "accuracy at each codec setting, measured by training runs",

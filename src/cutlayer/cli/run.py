@@ -15,7 +15,9 @@ from rich.console import Console
 from cutlayer.cli.progress import RunProgress, terminable
 from cutlayer.cli.settings import (
     add_config,
+    add_run_folder,
     add_settings,
+    add_target,
     given_settings,
     refuse_output,
     refuse_settings_of,
@@ -92,9 +94,6 @@ def run_train(arguments: argparse.Namespace) -> int:
 # `cutlayer compare`: several runs beside each other.
 
 
-_OUTPUT = Path("comparison")
-
-
 def compare_arguments(parser: argparse.ArgumentParser) -> None:
     """What to compare, with which target, and an option for every setting."""
     parser.usage = (
@@ -114,20 +113,8 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"one configuration (the default job) with each of these: {', '.join(SCHEMES)}; or"
         " all",
     )
-    parser.add_argument(
-        "--target",
-        type=float,
-        metavar="SCORE",
-        help="accuracy (0 to 1) or perplexity to reach (the worst of the runs' best)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=_OUTPUT,
-        metavar="DIR",
-        help=f"where report and runs go; finished runs there are kept ({_OUTPUT})",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
+    add_target(parser)
+    add_run_folder(parser, Path("comparison"))
     add_settings(parser)
 
 

@@ -200,6 +200,37 @@ def add_config(parser: argparse.ArgumentParser, default: str = "the default job"
     )
 
 
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """The score that runs are held to."""
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="SCORE",
+        help="accuracy (0 to 1) or perplexity to reach (the worst of the runs' best)",
+    )
+
+
+def add_baseline(parser: argparse.ArgumentParser) -> None:
+    """The settings that differences are taken to."""
+    parser.add_argument(
+        "--baseline",
+        metavar="SETTINGS",
+        help="what others are held against, as the table calls it (the first)",
+    )
+
+
+def add_run_folder(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """Where several runs and what is written of them go, and how much is told meanwhile."""
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=folder,
+        metavar="DIR",
+        help=f"where tables, page and runs go; finished runs there are kept ({folder})",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
+
+
 def whole_number(text: str) -> int:
     """A whole number from 1 on."""
     try:

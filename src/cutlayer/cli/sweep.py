@@ -12,12 +12,18 @@ from pathlib import Path
 from rich.console import Console
 
 from cutlayer.cli.progress import RunProgress, terminable
-from cutlayer.cli.settings import add_settings, given_settings, refuse_settings_of, whole_number
+from cutlayer.cli.settings import (
+    add_baseline,
+    add_run_folder,
+    add_settings,
+    add_target,
+    given_settings,
+    refuse_settings_of,
+    whole_number,
+)
 from cutlayer.errors import ConfigError, quoted
 from cutlayer.jobs.sweep import sweep
 from cutlayer.report.tables import sweep_tables
-
-_OUTPUT = Path("sweep")
 
 
 def sweep_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,25 +60,9 @@ def sweep_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how many runs at a time, each in a process of its own; they share the cores (1)",
     )
-    parser.add_argument(
-        "--target",
-        type=float,
-        metavar="SCORE",
-        help="accuracy (0 to 1) or perplexity to reach (the worst of the runs' best)",
-    )
-    parser.add_argument(
-        "--baseline",
-        metavar="SETTINGS",
-        help="what others are held against, as the table calls it (the first)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=_OUTPUT,
-        metavar="DIR",
-        help=f"where tables, page and runs go; finished runs there are kept ({_OUTPUT})",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the tables")
+    add_target(parser)
+    add_baseline(parser)
+    add_run_folder(parser, Path("sweep"))
     add_settings(parser)
 
 

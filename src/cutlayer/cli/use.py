@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cutlayer.cli.settings import whole_number
+from cutlayer.cli.settings import add_baseline, add_target, whole_number
 from cutlayer.errors import ConfigError, DataError, quoted, reason
 from cutlayer.files import json_text
 from cutlayer.jobs.facts import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _RESET, _EXITS = "/reset", ("/exit", "/quit")
 _PROMPT = "> "
+_ADAPTER = "adapter"
 
 
 def add_trained(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +57,10 @@ def add_trained(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="a run's directory, finished or not, or what `export` or `merge` wrote",
     )
+    _add_which(parser)
+
+
+def _add_which(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--round",
         choices=("last", "best"),
@@ -387,18 +392,63 @@ def _in_words(figures: "Figures") -> str:
 
 
 def export_arguments(parser: argparse.ArgumentParser) -> None:
-    """Of what, and where to."""
-    add_trained(parser)
-    parser.add_argument(
-        "to", nargs="?", type=Path, metavar="OUT", help="a new folder (NAME-adapter here)"
+    """Of which runs, what of them, and where to."""
+    parser.usage = (
+        "%(prog)s RUN [--round best] [--output DIR]\n"
+        "       %(prog)s RUN ... --format csv|parquet|latex|pdf [--target SCORE]"
+        " [--baseline SETTINGS] [--output DIR]"
     )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="a run's directory; with another format, several, or a folder of runs such as a"
+        " sweep's",
+    )
+    parser.add_argument(
+        "--format",
+        default=_ADAPTER,
+        metavar="FORMAT",
+        help="adapter: of the run, in PEFT's format; csv, parquet: a row a run, and a row a run and"
+        " round; latex: booktabs tables of means over seeds; pdf: figures with bands (adapter)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="of an adapter, a new folder (NAME-adapter here); of others, the files' (results)",
+    )
+    _add_which(parser)
+    add_target(parser)
+    add_baseline(parser)
 
 
 def run_export(arguments: argparse.Namespace) -> int:
-    """Copy the adapter, in PEFT's format, and print where to. Raises CutlayerError."""
-    folder = opened("export", arguments)
-    kind = "model" if folder.is_model else "adapter"
-    to = arguments.to or Path(f"{arguments.run.resolve().name}-{kind}")
+    """Write it, and print where to. Raises CutlayerError."""
+    runs: list[Path] = arguments.runs
+    others = arguments.target is not None or arguments.baseline is not None
+    if arguments.format != _ADAPTER:
+        from cutlayer.jobs.compare import export_results
+
+        if arguments.round != "last":
+            raise ConfigError("--round is of adapters: leave it out for tables and figures")
+        to = arguments.output or Path("results")
+        for path in export_results(
+            runs, to, arguments.format, target=arguments.target, baseline=arguments.baseline
+        ):
+            print(path)
+        return 0
+    if len(runs) > 1 or others:
+        raise ConfigError(
+            "export: an adapter is of one run, without target or baseline; for tables and figures"
+            " of several give --format csv, parquet, latex or pdf; for a folder, --output"
+        )
+    if not runs:
+        raise ConfigError("export: which run? give its directory, such as runs/NAME-001")
+    folder = open_trained(runs[0], arguments.round)
+    kind = "model" if folder.is_model else _ADAPTER
+    to = arguments.output or Path(f"{runs[0].resolve().name}-{kind}")
     export_trained(folder, to)
     print(to)
     return 0

@@ -20,7 +20,7 @@ from cutlayer.jobs.check import (
     check_kind,
     newest_run,
 )
-from cutlayer.jobs.compare import Compared, Source, named_runs
+from cutlayer.jobs.compare import Compared, Source, export_results, named_runs
 from cutlayer.jobs.facts import (
     ADAPTERS,
     MOST_NEW,
@@ -395,15 +395,43 @@ def evaluate(
     return try_trained(loaded, named, samples=samples, answers=how, base=base)
 
 
-def export(run: Run | Path | str, to: Path | str, *, which: Which = "last") -> Path:
+def export(
+    runs: Run | Path | str | Sequence[Run | Path | str],
+    to: Path | str,
+    *,
+    format: str = "adapter",
+    which: Which = "last",
+    target: float | None = None,
+    baseline: str | None = None,
+) -> Path:
     """Copy the adapter of a run, in PEFT's format, with tokenizer, model card and settings, into
-    the new folder `to`, and give that.
+    the new folder `to`; or write what `runs` came to into the folder `to`. Gives the folder.
 
-    Raises ConfigError for a folder that holds something; RunError for what is no run, or without a
-    finished round; StorageError for a full disk.
+    `format`: `adapter`; or `csv` or `parquet`: `runs` and `rounds`, a row a run and a row a round;
+    `latex`: `results.tex` and `differences.tex`, means over seeds with intervals, for booktabs;
+    `pdf`: `curves.pdf` and `fronts.pdf`, with bands over seeds. `runs`: run directories, and
+    folders of such, as of a sweep. `which`: of an adapter. `target` and `baseline`: of the others,
+    as of `sweep`.
+
+    Raises ConfigError for a folder that holds something, of an adapter; for another format, runs of
+    different tasks, two of the same settings and seed; RunError for what is no run, or without a
+    finished round, of others than an adapter not finished; StorageError for a full disk.
     """
     to = path_of("to", to)
-    export_trained(_trained(run, which), to)
+    given = [runs] if isinstance(runs, Run | Path | str) else runs
+    if not isinstance(given, Sequence):
+        raise ConfigError(f"export takes a run, or a list of runs, not {quoted(runs)}")
+    if format != "adapter":
+        if which != "last":
+            raise ConfigError(f"which is of adapters: leave it out for {quoted(format)}")
+        paths = [_path_of(one) for one in given]
+        export_results(paths, to, format, target=target, baseline=baseline)
+        return to
+    if len(given) != 1:
+        raise ConfigError(f"export: an adapter is of one run, not {len(given)}: give a format too")
+    if target is not None or baseline is not None:
+        raise ConfigError("target and baseline are of tables: give a format too")
+    export_trained(_trained(given[0], which), to)
     return to
 
 

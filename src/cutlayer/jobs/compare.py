@@ -14,11 +14,18 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 from cutlayer.config.keys import unread, without
-from cutlayer.config.read import config_sha256, config_yaml, flat_values, merged_values, read_config
+from cutlayer.config.read import (
+    config_sha256,
+    config_yaml,
+    flat_values,
+    merged_values,
+    read_config,
+    read_written,
+)
 from cutlayer.config.schema import Config
 from cutlayer.config.section import SCHEMES as PLUGINS
 from cutlayer.config.section import registered
-from cutlayer.errors import ConfigError, CutlayerError, nearest, quoted, shown
+from cutlayer.errors import ConfigError, CutlayerError, RunError, nearest, quoted, shown
 from cutlayer.files import storage_error, write_text
 from cutlayer.jobs.check import check, check_given, runs_of
 from cutlayer.jobs.machines import make_devices
@@ -32,10 +39,10 @@ from cutlayer.report.comparison import (
     check_tasks,
     compare,
     comparison_rows,
-    csv_text,
 )
+from cutlayer.report.export import FORMATS, rows_csv
 from cutlayer.report.run_reader import Run, frame_of, read_record
-from cutlayer.report.sweep import Sweep, by_seed
+from cutlayer.report.sweep import Sweep, apart, by_seed, differing, grouped, settings_label
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.training.records import Observer
 
@@ -108,7 +115,7 @@ def named_runs(runs: Mapping[str, Source] | Sequence[Source]) -> list[NamedRun]:
         by_path = iter(_labels([one for one in paths if isinstance(one, Path)]))
         by_config = iter(_differing([one for one in found if isinstance(one, Config)]))
         labels = [next(by_path if isinstance(one, Path) else by_config) for one in paths]
-        sources = dict(zip(_apart(labels), found, strict=True))
+        sources = dict(zip(apart(labels), found, strict=True))
     wanted = [NamedRun(label, source) for label, source in sources.items()]
     _check_all(wanted)
     return wanted
@@ -200,22 +207,12 @@ def _source(given: Source) -> Config | Path:
 
 def _differing(configs: Sequence[Config]) -> list[str]:
     """What tells each from the others: `codec none`, `sl`."""
-    values = [flat_values(config) for config in configs]
-    shared = [key for key in values[0] if all(key in each for each in values)] if values else []
-    differ = [key for key in shared if len({shown(each[key]) for each in values}) > 1]
-    keys = [key for key in differ if key != "scheme.name"]
-    labels = []
-    for each in values:
-        words = [f"{key.removesuffix('.name')} {shown(each[key])}" for key in keys]
-        scheme = [str(each["scheme.name"])] if len(keys) < len(differ) else []
-        labels.append(", ".join([*scheme, *words]) or str(each["scheme.name"]))
-    return labels
-
-
-def _apart(labels: Sequence[str]) -> list[str]:
-    """The labels, with a number where one comes again."""
-    again = {label for label in labels if labels.count(label) > 1}
-    return [f"{one} ({n})" if one in again else one for n, one in enumerate(labels, start=1)]
+    values = [_settings_read(config) for config in configs]
+    keys = differing(values)
+    told = [{key: each[key] for key in keys if key in each} for each in values]
+    return [
+        settings_label(own) or each["scheme.name"] for own, each in zip(told, values, strict=True)
+    ]
 
 
 def _check_all(wanted: Sequence[NamedRun], *, more: str = "") -> None:
@@ -295,7 +292,7 @@ def _write(comparison: Comparison, seeds: Sweep | None, output: Path) -> Path:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(output, error) from error
-    write_text(output / "compare.csv", csv_text(comparison))
+    write_text(output / "compare.csv", rows_csv(comparison_rows(comparison)))
     write_text(output / "compare.html", compare_page(comparison))
     if seeds is not None:
         write_text(output / "seeds.html", sweep_page(seeds, {}))
@@ -353,6 +350,76 @@ def find_run(config: Config, output: Path) -> Path | None:
     """The run directory of exactly this configuration in `output`, a finished one first."""
     same = runs_of(config, (output / "runs").glob("*/*"))
     return max(same, key=lambda path: (path / "summary.json").is_file(), default=None)
+
+
+# What runs came to, as files for others' tools.
+
+
+def export_results(
+    paths: Sequence[Path],
+    to: Path,
+    kind: str,
+    *,
+    target: float | None = None,
+    baseline: str | None = None,
+) -> list[Path]:
+    """Write finished runs as files of a `kind` of `FORMATS` into the folder `to`; gives the files.
+
+    `paths`: run directories, and folders of such, as of a sweep. `target`: the score that counts as
+    reached, None: the worst of the runs' best. `baseline`: the settings that others are held
+    against, as the tables call them, None: the first.
+
+    Raises ConfigError: another kind, target or baseline, runs of different tasks or scores, two of
+    the same settings and seed, a package that is missing; RunError for what is no finished run.
+    """
+    if kind not in FORMATS:
+        raise ConfigError(
+            f"unknown format {quoted(kind)}; {nearest(kind, [*FORMATS])}", thing="format"
+        )
+    found = _finished(paths)
+    labels = _labels(found)
+    runs = [
+        ComparedRun(label, read_record(path), str(path))
+        for label, path in zip(labels, found, strict=True)
+    ]
+    settings = [_settings_read(read_written(path / "config.yaml")) for path in found]
+    results = grouped(compare(runs, target), settings, baseline)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(to, error) from error
+    return FORMATS[kind](results, to)
+
+
+def _settings_read(config: Config) -> dict[str, str]:
+    """By dotted key; without those that its own choices do not read, such as the codec's of a
+    scheme without activations."""
+    values = flat_values(config)
+    left = {each.key for each in unread(config, values)}
+    return {key: shown(value) for key, value in values.items() if key not in left}
+
+
+def _finished(paths: Sequence[Path]) -> list[Path]:
+    """The finished runs among them and in them, each once. Raises RunError."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if (path / "config.yaml").is_file():
+            found.setdefault(path.resolve(), path)
+            continue
+        if not path.is_dir():
+            raise RunError(f"{path}: no such run directory")
+        places = ("*/config.yaml", "*/*/config.yaml", "runs/*/*/config.yaml")
+        within = sorted({one.parent for place in places for one in path.glob(place)})
+        ended = [one for one in within if (one / "summary.json").is_file()]
+        if not ended:
+            raise RunError(f"{path}: neither a run directory nor a folder of finished runs")
+        for one in within:
+            if one not in ended:
+                _LOG.warning(f"{one} has not ended: it is left out")
+        found |= {one.resolve(): one for one in ended if one.resolve() not in found}
+    if not found:
+        raise ConfigError("export: which runs? give their directories, such as runs/NAME-001")
+    return list(found.values())
 
 
 def task_of(plan: Entry | ToTrain) -> str | None:

@@ -8,6 +8,7 @@ ends; one that is killed is resumed by another.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any, final
@@ -25,7 +26,7 @@ from cutlayer.config.read import (
 )
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError, quoted, shown
-from cutlayer.files import alone, path_of, storage_error, write_text, write_whole
+from cutlayer.files import alone, path_of, storage_error, write_text
 from cutlayer.jobs.check import check_folder, check_given, with_full_paths
 from cutlayer.jobs.compare import (
     NamedRun,
@@ -39,8 +40,15 @@ from cutlayer.jobs.machines import make_devices, radio_power_w
 from cutlayer.jobs.workers import Waiting, train_all
 from cutlayer.logs import heard_through, loading
 from cutlayer.report.comparison import ComparedRun, RefusedRun, check_target, check_tasks, compare
+from cutlayer.report.export import write_csv, write_parquet
 from cutlayer.report.run_reader import Run, RunRecord, frame_of, read_record
-from cutlayer.report.sweep import Cell, Row, Sweep, round_rows, rows_csv, run_rows
+from cutlayer.report.sweep import (
+    Cell,
+    Sweep,
+    baseline_number,
+    run_rows,
+    settings_label,
+)
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.records import Observer
 
@@ -181,12 +189,7 @@ def _by_seed(config: Config, seeds: Sequence[int]) -> dict[int, Config]:
 
 def _label(grid: Grid, kept: Mapping[str, str]) -> str:
     """`sft, codec.target_bits_up 0.3`: what tells the cell from others."""
-    told = {key: text for key, text in kept.items() if len(grid[key]) > 1} or kept
-    words = [
-        text if key in ("scheme", "scheme.name") else f"{key.removesuffix('.name')} {text}"
-        for key, text in told.items()
-    ]
-    return ", ".join(words)
+    return settings_label({key: text for key, text in kept.items() if len(grid[key]) > 1} or kept)
 
 
 # What is done about each of them, and what is written.
@@ -286,7 +289,7 @@ def sweep_runs(
     Raises CutlayerError: a cell cannot be, no run ends, or another sweep works in `output`. A run
     that fails, as by diverging, is told and left out; the others go on.
     """
-    base = _baseline(cells, baseline)
+    base = baseline_number([cell.label for cell in cells], baseline)
     try:
         (output / "runs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -425,39 +428,12 @@ def _joules(config: Config, record: RunRecord) -> float | None:
     return total
 
 
-def _baseline(cells: Sequence[PlannedCell], label: str | None) -> int:
-    """The number of the cell that others are held against: of that label, or the first."""
-    if label is None:
-        return 0
-    labels = [cell.label for cell in cells]
-    if label not in labels:
-        names = "; ".join(labels)
-        raise ConfigError(
-            f"no settings are called {label!r}: give one of {names}", thing="baseline"
-        )
-    return labels.index(label)
-
-
 def _write(sweep: Sweep, output: Path, failed: Mapping[str, str]) -> Path:
     """Tables and page; returns the page. Raises StorageError."""
     from cutlayer.report.sweep_page import sweep_page  # draws by matplotlib
 
-    tables = {"runs": run_rows(sweep), "rounds": round_rows(sweep)}
-    for name, rows in tables.items():
-        write_text(output / f"{name}.csv", rows_csv(rows))
-        _write_parquet(output / f"{name}.parquet", rows)
+    write_csv(sweep, output)
+    if find_spec("pyarrow") is not None:
+        write_parquet(sweep, output)
     write_text(output / "sweep.html", sweep_page(sweep, failed))
     return output / "sweep.html"
-
-
-def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
-    """The same, typed, where pyarrow is there, which comes with the hub's data sets."""
-    try:
-        from pyarrow import Table
-        from pyarrow.parquet import write_table
-    except ImportError:
-        return
-    try:
-        write_whole(path, lambda to: write_table(Table.from_pylist([dict(r) for r in rows]), to))
-    except OSError as error:
-        raise storage_error(path, error) from error

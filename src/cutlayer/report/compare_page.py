@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float64
 from markupsafe import Markup
@@ -41,6 +42,7 @@ from cutlayer.report.drawing import (
     INK,
     MUTED,
     add_boxes,
+    legend_columns,
     new_figure,
     plain_style,
     svg_element,
@@ -84,7 +86,7 @@ _MOST_MARKS = 14
 # what is added to a line for each run that lies on it [pt], and at most for all of them
 _RIM = 3.0
 _MOST_RIM = 8.0
-_LABEL_LENGTH = 36
+LABEL_LENGTH = 36
 
 
 @dataclass(frozen=True)
@@ -120,18 +122,16 @@ def compare_curves(comparison: Comparison) -> Figure:
             lambda point: point.sent_bytes / size.unit_size,
         ),
     )
-    rows = math.ceil(len(runs) / _legend_columns(runs))
-    figure = new_figure(300 + 22 * rows)
+    columns = legend_columns([run.label for run in runs], LABEL_LENGTH)
+    figure = new_figure(300 + 22 * math.ceil(len(runs) / columns))
     axes = list(figure.subplots(1, 3, sharey=True))
-    for column, (one, panel) in enumerate(zip(axes, panels, strict=True)):
-        _draw(one, panel, runs, logarithmic=column > 0 and wide(runs, panel.position))
+    for place, (one, panel) in enumerate(zip(axes, panels, strict=True)):
+        _draw(one, panel, runs, logarithmic=place > 0 and wide(runs, panel.position))
     whole_ticks(axes[0], 0, max(len(run.points) for run in runs))
     scale_axis(axes[0], [point.score for run in runs for point in run.points])
     _draw_target(axes, comparison)
     handles = [line_style(number, run.label) for number, run in enumerate(runs)]
-    figure.legend(
-        handles=handles, loc="outside lower left", ncols=_legend_columns(runs), handlelength=2.6
-    )
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, handlelength=2.6)
     return figure
 
 
@@ -175,10 +175,10 @@ def line_style(number: int, label: str, rim: float = 0.0) -> Line2D:
         [],
         color=_COLOURS[number % len(_COLOURS)],
         linestyle=_LINES[number // len(_COLOURS) % len(_LINES)],
-        linewidth=1.7 + rim,
+        linewidth=mpl.rcParams["lines.linewidth"] + rim,
         marker=_MARKERS[number % len(_MARKERS)],
-        markersize=5.5 + 1.3 * rim,
-        label=shortened(label, _LABEL_LENGTH),
+        markersize=mpl.rcParams["lines.markersize"] + 1.3 * rim,
+        label=shortened(label, LABEL_LENGTH),
         zorder=2.5,
     )
 
@@ -257,12 +257,6 @@ def _draw_target(axes: Sequence[Axes], comparison: Comparison) -> None:
         color=INK,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
     )
-
-
-def _legend_columns(runs: Sequence[ComparedRun]) -> int:
-    """As many as fit across the page, by the longest label: about 8 px a letter, 70 px a line."""
-    longest = max(min(len(run.label), _LABEL_LENGTH) for run in runs)
-    return max(1, min(len(runs), 1040 // (8 * longest + 70)))
 
 
 def _plain(value: float, _position: object = None) -> str:

@@ -5,8 +5,6 @@ Knows the records of runs, not their files and no layout. A run that did not fit
 memory.
 """
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -299,15 +297,6 @@ def comparison_rows(comparison: Comparison) -> list[dict[str, str | float | None
         }
         for index, entry in enumerate(comparison.entries)
     ]
-
-
-def csv_text(comparison: Comparison) -> str:
-    """The same as a file."""
-    rows, text = comparison_rows(comparison), io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def phase_seconds(entry: Entry) -> dict[str, float]:

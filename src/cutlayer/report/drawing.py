@@ -26,66 +26,94 @@ from matplotlib.ticker import MaxNLocator
 
 from cutlayer.files import write_atomically, write_text
 
+# of a page
 FIGURE_WIDTH = 1080
+# of the text of a paper in two columns
+_PAPER_WIDTH = 516
 INK = "#1d2733"
 MUTED = "#66717e"
 GRID = "#e4e8ed"
 _PIXELS_PER_INCH = 72
+_LETTERS, _PAPER_LETTERS = 11.5, 8.0
 
 
 @contextmanager
 def plain_style() -> Iterator[None]:
     """Draw in one style, whatever the user's matplotlibrc says; settings are restored after."""
+    with _style(FIGURE_WIDTH, 1.0):
+        yield
+
+
+@contextmanager
+def paper_style() -> Iterator[None]:
+    """The same style for print: smaller figures, letters of 8 points, TrueType fonts."""
+    with _style(_PAPER_WIDTH, _PAPER_LETTERS / _LETTERS):
+        yield
+
+
+@contextmanager
+def _style(width: int, scale: float) -> Iterator[None]:
     with mpl.rc_context(), warnings.catch_warnings():
         # a browser has the letters that matplotlib's font lacks
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         mpl.rcdefaults()
-        _set_style()
+        mpl.rcParams.update(
+            {
+                "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
+                "pdf.fonttype": 42,  # TrueType: what journals ask for
+                "text.parse_math": False,  # a class may be called $x$
+                "font.family": "DejaVu Sans",
+                "font.size": _LETTERS * scale,
+                "text.color": INK,
+                "axes.edgecolor": "#b6bec8",
+                "axes.labelcolor": MUTED,
+                "axes.labelsize": _LETTERS * scale,
+                "axes.titlesize": 12.5 * scale,
+                "axes.titlelocation": "left",
+                "axes.titlepad": 10.0 * scale,
+                "axes.axisbelow": True,
+                "axes.grid": True,
+                "axes.grid.axis": "y",
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "axes.spines.left": False,
+                "grid.color": GRID,
+                "xtick.color": "#b6bec8",
+                "ytick.color": "#b6bec8",
+                "xtick.labelcolor": INK,
+                "ytick.labelcolor": INK,
+                "xtick.labelsize": 11.0 * scale,
+                "ytick.labelsize": 11.0 * scale,
+                "ytick.major.size": 0.0,
+                "lines.linewidth": 1.7 * scale,
+                "lines.markersize": 5.5 * scale,
+                "legend.frameon": False,
+                "figure.figsize": (width / _PIXELS_PER_INCH, 4.0 * scale),
+                "figure.constrained_layout.wspace": 0.04,
+                "figure.facecolor": "none",
+                "axes.facecolor": "none",
+                "savefig.facecolor": "none",
+            }
+        )
         yield
 
 
-def _set_style() -> None:
-    mpl.rcParams.update(
-        {
-            "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
-            "text.parse_math": False,  # a class may be called $x$
-            "font.family": "DejaVu Sans",
-            "font.size": 11.5,
-            "text.color": INK,
-            "axes.edgecolor": "#b6bec8",
-            "axes.labelcolor": MUTED,
-            "axes.labelsize": 11.5,
-            "axes.titlesize": 12.5,
-            "axes.titlelocation": "left",
-            "axes.titlepad": 10.0,
-            "axes.axisbelow": True,
-            "axes.grid": True,
-            "axes.grid.axis": "y",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.spines.left": False,
-            "grid.color": GRID,
-            "xtick.color": "#b6bec8",
-            "ytick.color": "#b6bec8",
-            "xtick.labelcolor": INK,
-            "ytick.labelcolor": INK,
-            "xtick.labelsize": 11.0,
-            "ytick.labelsize": 11.0,
-            "ytick.major.size": 0.0,
-            "legend.frameon": False,
-            "figure.constrained_layout.wspace": 0.04,
-            "figure.facecolor": "none",
-            "axes.facecolor": "none",
-            "savefig.facecolor": "none",
-        }
-    )
-
-
 def new_figure(height: int) -> Figure:
-    """An empty figure as wide as the page and `height` pixels high, laid out without overlaps."""
-    size = (FIGURE_WIDTH / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH)
+    """An empty figure as wide as the page and `height` pixels high, laid out without overlaps; on
+    paper, as wide as the text, and lower as its letters are."""
+    width, _ = mpl.rcParams["figure.figsize"]
+    size = (width, height / _PIXELS_PER_INCH * mpl.rcParams["font.size"] / _LETTERS)
     return Figure(figsize=size, dpi=_PIXELS_PER_INCH, layout="constrained")
+
+
+def legend_columns(labels: Sequence[str], longest: int) -> int:
+    """As many as fit across the figure, by the longest label, of which `longest` letters are shown:
+    about 8 px a letter, 70 px a line."""
+    letters = max(min(len(label), longest) for label in labels)
+    width, _ = mpl.rcParams["figure.figsize"]
+    room = width * _PIXELS_PER_INCH * _LETTERS / mpl.rcParams["font.size"] - 40
+    return max(1, min(len(labels), int(room) // (8 * letters + 70)))
 
 
 def add_boxes(axes: Axes, boxes: Float[np.ndarray, "box 4"], colour: str) -> None:
@@ -253,3 +281,11 @@ def save_figure(path: Path, figure: Figure) -> tuple[Path, Path]:
             lambda to: figure.savefig(to, format="svg", facecolor="white", metadata={"Date": None}),
         )
     return png, svg
+
+
+def save_pdf(path: Path, figure: Figure, title: str) -> Path:
+    """The figure as a PDF; the same figure gives the same bytes. Call it inside `paper_style`.
+    Raises RunError: cannot be written."""
+    metadata = {"Title": title, "CreationDate": None, "Creator": None, "Producer": None}
+    write_atomically(path, lambda to: figure.savefig(to, format="pdf", metadata=metadata))
+    return path

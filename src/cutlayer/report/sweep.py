@@ -5,13 +5,12 @@ A cell is one point of the grid; its runs differ by seed alone. Knows the record
 files and no layout.
 """
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from cutlayer.errors import ConfigError, quoted
 from cutlayer.report.comparison import (
     NOT_REACHED,
     ComparedRun,
@@ -27,6 +26,7 @@ CONFIDENCE = 0.95
 # a difference that chance makes this rarely, had the settings none, is called one
 SIGNIFICANCE = 0.05
 _ROUNDING = 1e-12
+_SCHEME_KEYS = ("scheme", "scheme.name")
 
 Row = dict[str, str | float | None]
 
@@ -268,23 +268,123 @@ def by_seed(comparison: Comparison) -> Sweep | None:
 
     Raises RunError: a run's configuration is not YAML.
     """
-    alike: dict[tuple[tuple[str, str], ...], dict[int, ComparedRun]] = {}
-    for run in comparison.runs:
-        settings = {key: value for key, value in settings_of(run).items() if key != "seed"}
-        runs = alike.setdefault(tuple(sorted(settings.items())), {})
-        if run.record.summary.seed in runs:
-            return None
-        runs[run.record.summary.seed] = run
-    if all(len(runs) == 1 for runs in alike.values()):
+    alike = list(_alike([(run, settings_of(run)) for run in comparison.runs]).values())
+    if all(len(runs) == 1 for runs in alike) or any(_doubled(runs) for runs in alike):
         return None
-    cells = [Cell(_named(list(runs.values())), {}, runs) for runs in alike.values()]
+    cells = [Cell(_named(runs), {}, _of_seeds(runs)) for runs in alike]
     cells += [Cell(one.label, {}, {}, one) for one in comparison.refused]
     return Sweep(tuple(cells), comparison, cells[0])
+
+
+def grouped(
+    comparison: Comparison,
+    settings: Sequence[Mapping[str, str]],
+    baseline: str | None = None,
+) -> Sweep:
+    """The runs of a comparison as cells of those that differ by their seed alone, called by the
+    settings in which cells differ.
+
+    `settings`: of each run, in their order, what it reads, by dotted key. `baseline`: the label of
+    a cell, None: the first.
+
+    Raises ConfigError for two runs of the same settings and seed, and for a baseline that no cell
+    is called.
+    """
+    alike = _alike(list(zip(comparison.runs, settings, strict=True)))
+    for runs in alike.values():
+        if doubled := _doubled(runs):
+            raise ConfigError(
+                f"{' and '.join(doubled)} have the same settings and the same seed: leave out one"
+            )
+    differ = differing(settings)
+    told = [{key: own[key] for key in differ if key in own} for own in map(dict, alike)]
+    labels = apart(
+        [
+            settings_label(one) or _named(runs)
+            for one, runs in zip(told, alike.values(), strict=True)
+        ]
+    )
+    cells = [
+        Cell(label, own, _of_seeds(runs))
+        for label, own, runs in zip(labels, told, alike.values(), strict=True)
+    ]
+    return Sweep(tuple(cells), comparison, cells[baseline_number(labels, baseline)])
+
+
+def _alike(
+    runs: Sequence[tuple[ComparedRun, Mapping[str, str]]],
+) -> dict[tuple[tuple[str, str], ...], list[ComparedRun]]:
+    """Runs by all of their settings but the seed."""
+    found: dict[tuple[tuple[str, str], ...], list[ComparedRun]] = {}
+    for run, settings in runs:
+        others = sorted((key, value) for key, value in settings.items() if key != "seed")
+        found.setdefault(tuple(others), []).append(run)
+    return found
+
+
+def _of_seeds(runs: Sequence[ComparedRun]) -> dict[int, ComparedRun]:
+    return {run.record.summary.seed: run for run in runs}
+
+
+def _doubled(runs: Sequence[ComparedRun]) -> list[str]:
+    """The first two that have the same seed."""
+    seen: dict[int, str] = {}
+    for run in runs:
+        seed = run.record.summary.seed
+        if seed in seen:
+            return [seen[seed], run.label]
+        seen[seed] = run.label
+    return []
 
 
 def _named(runs: Sequence[ComparedRun]) -> str:
     more = f" and {counted(len(runs) - 1, 'more seed')}" if len(runs) > 1 else ""
     return f"{runs[0].label}{more}"
+
+
+# What cells are called.
+
+
+def differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    """The keys but the seed that have more than one value among the runs that have them, and those
+    of sections that some runs leave out; the scheme first."""
+    keys = dict.fromkeys(key for each in settings for key in each)
+    sections = {key.rpartition(".")[0] for key in keys}
+    differ = [
+        key
+        for key in keys
+        if key != "seed"
+        and (key in sections or len({each[key] for each in settings if key in each}) > 1)
+    ]
+    return sorted(differ, key=lambda key: key not in _SCHEME_KEYS)
+
+
+def settings_label(settings: Mapping[str, str]) -> str:
+    """`sft, codec.target_bits_up 0.3`."""
+    words = [
+        text if key in _SCHEME_KEYS else f"{key.removesuffix('.name')} {text}"
+        for key, text in settings.items()
+    ]
+    return ", ".join(words)
+
+
+def apart(labels: Sequence[str]) -> list[str]:
+    """The labels, with a number where one comes again."""
+    again = {label for label in labels if labels.count(label) > 1}
+    return [f"{one} ({n})" if one in again else one for n, one in enumerate(labels, start=1)]
+
+
+def baseline_number(labels: Sequence[str], label: str | None) -> int:
+    """The number of the cell that others are held against: of that label, or the first. Raises
+    ConfigError."""
+    if label is None:
+        return 0
+    if label not in labels:
+        raise ConfigError(
+            f"no settings are called {quoted(label)}: give one of {'; '.join(labels)}",
+            thing="baseline",
+        )
+    return labels.index(label)
 
 
 # As tables: of cells, of differences, and one row a run.
@@ -351,11 +451,11 @@ def _with_margin(quantity: Quantity, found: Estimate, *, signed: bool = False) -
 def run_rows(sweep: Sweep) -> list[Row]:
     """One row a run: its cell, each setting of the grid, its seed, and all that a comparison has
     of it."""
-    keys = list(dict.fromkeys(key for cell in sweep.cells for key in cell.settings))
+    columns = _setting_columns(sweep)
     by_label = {str(row["run"]): row for row in comparison_rows(sweep.comparison)}
     rows: list[Row] = []
     for cell in sweep.cells:
-        settings: Row = {key: cell.settings.get(key) for key in keys}
+        settings = columns[cell.label]
         labels: dict[int | None, str] = {seed: run.label for seed, run in cell.runs.items()}
         if cell.refused is not None:
             labels = {None: cell.label}
@@ -366,39 +466,66 @@ def run_rows(sweep: Sweep) -> list[Row]:
     return rows
 
 
+def setting_keys(sweep: Sweep) -> list[str]:
+    """Of every cell's settings."""
+    return list(dict.fromkeys(key for cell in sweep.cells for key in cell.settings))
+
+
+def _setting_columns(sweep: Sweep) -> dict[str, Row]:
+    """Of every cell, by its label, each setting, None where it has none; numbers where all that
+    have one have a number."""
+    columns = {key: [cell.settings.get(key) for cell in sweep.cells] for key in setting_keys(sweep)}
+    typed = {key: _numbers(texts) or texts for key, texts in columns.items()}
+    return {
+        cell.label: {key: values[number] for key, values in typed.items()}
+        for number, cell in enumerate(sweep.cells)
+    }
+
+
+def _numbers(texts: Sequence[str | None]) -> list[float | None] | None:
+    try:
+        return [None if text is None else _number(text) for text in texts]
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
 def round_rows(sweep: Sweep) -> list[Row]:
-    """One row a run and round, the evaluation before training as round 0: the curves."""
+    """One row a run and round, the evaluation before training as round 0: the curves. Seconds and
+    bytes are those since the run began."""
+    settings = _setting_columns(sweep)
     rows: list[Row] = []
     for cell in sweep.cells:
         for seed, run in cell.runs.items():
-            sent = 0
+            up = down = 0
             for record in run.record.rounds:
                 trained = record if isinstance(record, TrainedRound) else None
                 if trained is not None:
-                    sent += trained.uplink_bytes + trained.downlink_bytes
+                    up += trained.uplink_bytes
+                    down += trained.downlink_bytes
                 score = record.score
                 rows.append(
                     {
                         "cell": cell.label,
+                        **settings[cell.label],
                         "seed": seed,
                         "round": record.round,
                         sweep.measure: None if score is None else score.value,
                         "eval_loss": record.eval_loss,
                         "train_loss": None if trained is None else trained.train_loss,
                         "time_s": record.virtual_time_s,
-                        "sent_bytes": sent,
+                        "uplink_bytes": up,
+                        "downlink_bytes": down,
+                        "sent_bytes": up + down,
                     }
                 )
     return rows
-
-
-def rows_csv(rows: Sequence[Row]) -> str:
-    """As a file; what is not there is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def sweep_title(sweep: Sweep) -> str:

@@ -14,9 +14,17 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cutlayer.report.compare_page import line_style, scale_axis
+from cutlayer.report.compare_page import LABEL_LENGTH, line_style, scale_axis
 from cutlayer.report.comparison import Point, target_text
-from cutlayer.report.drawing import GRID, MUTED, new_figure, plain_style, svg_element, whole_ticks
+from cutlayer.report.drawing import (
+    GRID,
+    MUTED,
+    legend_columns,
+    new_figure,
+    plain_style,
+    svg_element,
+    whole_ticks,
+)
 from cutlayer.report.sweep import (
     SIGNIFICANCE,
     Cell,
@@ -30,7 +38,6 @@ from cutlayer.report.sweep import (
 from cutlayer.report.wording import byte_scale, render, time_scale
 
 _BAND = 0.16
-_LABEL_LENGTH = 36
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,7 @@ def curves_figure(sweep: Sweep) -> Figure:
             lambda point: point.sent_bytes / size.unit_size,
         ),
     )
-    columns = _legend_columns(cells)
-    figure = new_figure(300 + 22 * math.ceil(len(cells) / columns))
+    figure = new_figure(300 + _legend_height(cells))
     axes = list(figure.subplots(1, 3, sharey=True))
     for one, (title, label, position) in zip(axes, panels, strict=True):
         for number, cell in enumerate(cells):
@@ -87,21 +93,38 @@ def curves_figure(sweep: Sweep) -> Figure:
     scale_axis(
         axes[0], [point.score for cell in cells for r in cell.runs.values() for point in r.points]
     )
-    handles = [line_style(number, cell.label) for number, cell in enumerate(cells)]
-    figure.legend(handles=handles, loc="outside lower left", ncols=columns, handlelength=2.6)
+    _add_legend(figure, cells)
     return figure
 
 
-def fronts_figure(sweep: Sweep) -> Figure:
+def fronts_figure(sweep: Sweep, *, legend: bool = False) -> Figure:
     """A panel for each cost: every cell's mean score and cost with their intervals, and the front
-    as a line."""
+    as a line; `legend`: for where no curves stand beside it."""
     fronts = sweep.fronts
-    figure = new_figure(320)
+    cells = [cell for cell in sweep.cells if cell.runs]
+    figure = new_figure(320 + (_legend_height(cells) if legend else 0))
     axes = list(figure.subplots(1, len(fronts), sharey=True, squeeze=False)[0])
     for one, front in zip(axes, fronts, strict=True):
         _draw_front(one, sweep, front)
     axes[0].set_ylabel(sweep.quantity(f"{sweep.measure}_final").label)
+    if legend:
+        _add_legend(figure, cells)
     return figure
+
+
+def _legend_height(cells: Sequence[Cell]) -> int:
+    return 22 * math.ceil(len(cells) / _columns(cells))
+
+
+def _columns(cells: Sequence[Cell]) -> int:
+    return legend_columns([cell.label for cell in cells], LABEL_LENGTH)
+
+
+def _add_legend(figure: Figure, cells: Sequence[Cell]) -> None:
+    handles = [line_style(number, cell.label) for number, cell in enumerate(cells)]
+    figure.legend(
+        handles=handles, loc="outside lower left", ncols=_columns(cells), handlelength=2.6
+    )
 
 
 def _draw_mean(axes: Axes, curve: MeanCurve, number: int, label: str) -> None:
@@ -137,7 +160,7 @@ def _draw_front(axes: Axes, sweep: Sweep, front: Front) -> None:
             yerr=(good.margin or 0.0) / unit,
             color=style.get_color(),
             marker=str(style.get_marker()),
-            markersize=6.5,
+            markersize=1.2 * style.get_markersize(),
             elinewidth=1.1,
             linestyle="none",
         )
@@ -147,11 +170,6 @@ def _draw_front(axes: Axes, sweep: Sweep, front: Front) -> None:
     axes.set_xlim(left=0)
     axes.set(title=f"against {front.cost.name}", xlabel=front.cost.label)
     axes.grid(visible=True, axis="x", color=GRID)
-
-
-def _legend_columns(cells: Sequence[Cell]) -> int:
-    longest = max(min(len(cell.label), _LABEL_LENGTH) for cell in cells)
-    return max(1, min(len(cells), 1040 // (8 * longest + 70)))
 
 
 # The page.
