@@ -21,7 +21,7 @@ from cutlayer.cli.main import main
 from cutlayer.config.read import read_config
 from cutlayer.data.assets.catalogue import CATALOGUE
 from cutlayer.data.samples import write_arrays
-from cutlayer.jobs.plan import make_workload
+from cutlayer.jobs.workload import make_workload
 from cutlayer.rounds.memory import device_memory
 from cutlayer.units import MIB
 

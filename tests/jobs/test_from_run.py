@@ -13,7 +13,8 @@ from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.from_run import learned_rates
-from cutlayer.jobs.plan import make_workload, plan
+from cutlayer.jobs.plan import plan
+from cutlayer.jobs.workload import make_workload
 from cutlayer.planner.forecast import PlayedRounds
 from cutlayer.rounds.result import TimelineEvent
 from cutlayer.rounds.schemes import Phase

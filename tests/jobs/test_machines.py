@@ -12,7 +12,8 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.check import check, with_full_paths
 from cutlayer.jobs.machines import make_devices, make_server
-from cutlayer.jobs.plan import make_workload, plan
+from cutlayer.jobs.plan import plan
+from cutlayer.jobs.workload import make_workload
 from cutlayer.planner.profile import machine_text
 from cutlayer.report.plan import decision_facts, device_cells
 from cutlayer.report.plan_page import plan_page

@@ -257,6 +257,34 @@ def test_training_by_the_plan_takes_the_planned_seconds(tmp_path: Path, rate: st
         assert most_s < forecast.delay_s
 
 
+def test_a_run_of_a_warm_device_part_takes_the_planned_seconds(tmp_path: Path) -> None:
+    config = tiny.config(
+        tiny.vision_model(tmp_path / "model"),
+        tiny.images(tmp_path / "images"),
+        codec="none",
+        partition="iid",
+        devices={"count": 3, "uplink_snr_db": [17, 9, 3], "downlink_snr_db": 12},
+        channel={"bandwidth_hz": 1e5},
+        training={"rounds": 5, "local_steps": 2, "batch_size": 2},
+        device_part={"name": "warm", "rounds": 2},
+        evaluation={"every": 5},
+    )
+    chosen = plan(config, fixed=True).chosen
+    assert chosen is not None and chosen.early is not None
+    output = tmp_path / "runs"
+    (tmp_path / "job.yaml").write_text(config_yaml(config), encoding="utf-8")
+    options = ["--quiet", "--output", str(output)]
+    assert main(["train", str(tmp_path / "job.yaml"), *options]) == 0
+    (run,) = output.iterdir()
+    measured = [float(str(r["delay_s"])) for r in tiny.read_lines(run / "rounds.jsonl")[1:]]
+    later_s = chosen.later.delay_s
+    turn_s = later_s + chosen.turn_s
+    planned_s = [chosen.first.delay_s, chosen.early.delay_s, turn_s, later_s, later_s]
+    # frames, checksums and labels: the plan leaves them out
+    assert measured == pytest.approx(planned_s, rel=0.1)
+    assert chosen.training_s == pytest.approx(sum(planned_s), rel=1e-12)
+
+
 def test_a_plan_to_a_target_accuracy_trains_as_many_rounds_as_it_needs(tmp_path: Path) -> None:
     curve = tuple(CurvePoint(n, 2 * n, (0.4 + 0.12 * n,)) for n in range(1, 5))
     parts = (

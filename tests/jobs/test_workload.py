@@ -15,7 +15,7 @@ from cutlayer.config.schema import Config
 from cutlayer.config.training import AdamWOptimizer, OptimizerSection, SgdOptimizer
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import optimizer_slots
-from cutlayer.jobs.plan import expected_compression, make_workload
+from cutlayer.jobs.workload import expected_compression, make_workload
 from cutlayer.planner.decision import device_need
 from cutlayer.rounds.memory import PAPER_ACCOUNTING, PHYSICAL_ACCOUNTING
 from cutlayer.rounds.schemes import FL_LORA, SFT, SFT_UNCOMPRESSED
@@ -159,7 +159,7 @@ def test_codec_settings_that_exclude_each_other_are_told() -> None:
 def test_the_built_in_workload_needs_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from cutlayer.config.schema import Config;"
-        "from cutlayer.jobs.plan import expected_compression, make_workload;"
+        "from cutlayer.jobs.workload import expected_compression, make_workload;"
         "workload = make_workload(Config()); expected_compression(Config(), workload);"
         "print(sorted({'torch', 'transformers', 'PIL', 'huggingface_hub'} & set(sys.modules)))"
     )

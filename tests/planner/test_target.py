@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.decision import CodecChoice, Workload
+from cutlayer.planner.decision import NOTHING_FIXED, CodecChoice, FixedChoices, Workload
 from cutlayer.planner.forecast import forecast_rounds
 from cutlayer.planner.profile import CurvePoint, DevicePartPoint, Profile, ProfilePoint
 from cutlayer.planner.target import Learning, Target, TargetPlan, Variant, plan_to_target
-from cutlayer.rounds.schemes import SFT, SFT_FROZEN
+from cutlayer.rounds.schemes import SFT, SFT_CACHED, SFT_FROZEN, Scheme
 from planner import workloads
 
 NONE = CodecChoice("none", {}, 1.0, 1.0, 0.0)
@@ -29,9 +29,9 @@ def learning(
     return Learning.of(profile, 5, 50)
 
 
-def part(name: str, cut: int, *accuracies: float) -> DevicePartPoint:
+def part(name: str, cut: int, *accuracies: float, rounds: int | None = None) -> DevicePartPoint:
     """A measured point of the device part."""
-    return DevicePartPoint(cut, name, None, accuracies)
+    return DevicePartPoint(cut, name, rounds, accuracies)
 
 
 PARTS = (
@@ -52,6 +52,8 @@ def to_target(
     known: Learning | None = None,
     also: Sequence[Variant] = (),
     most_devices_j: float | None = None,
+    schemes: Sequence[Scheme] = (SFT, SFT_FROZEN),
+    fixed: FixedChoices = NOTHING_FIXED,
 ) -> TargetPlan:
     """Over both device parts, of workloads with 4 local steps a round."""
     own = own or workloads.workload()
@@ -59,8 +61,8 @@ def to_target(
     return plan_to_target(
         target,
         [Variant(own), *also],
-        workloads.limits(own),
-        (SFT, SFT_FROZEN),
+        workloads.limits(own, fixed=fixed),
+        schemes,
         codecs,
         known or learning(PARTS),
     )
@@ -158,6 +160,55 @@ def test_devices_take_at_most_their_energy() -> None:
     assert to_target(0.6, powered, most_devices_j=1e9).chosen is not None
     tight = to_target(0.6, powered, most_devices_j=0.9 * free.chosen.devices_j)
     assert all((way.devices_j or 0) <= 0.9 * free.chosen.devices_j for way in tight.ways)
+
+
+def test_kept_activations_are_as_accurate_as_those_sent_anew_and_later_epochs_send_nothing() -> (
+    None
+):
+    # 64 samples of a device, 8 a step and 4 steps a round: an epoch is two rounds
+    own = replace(workloads.workload(), samples=(64,) * 3, cache_bytes=1e9)
+    found = to_target(0.8, own, schemes=(SFT_FROZEN, SFT_CACHED))
+    frozen, cached = (
+        next(way for way in found.ways if way.forecast.decision.scheme is scheme)
+        for scheme in (SFT_FROZEN, SFT_CACHED)
+    )
+    assert found.chosen is cached
+    assert cached.rounds == frozen.rounds
+    assert cached.forecast.rounds_early == 2
+    assert cached.seconds < frozen.seconds
+    early, later = cached.forecast.early, cached.forecast.later
+    assert early is not None and early.uplink_bytes > later.uplink_bytes == 0
+    rest_s = (cached.rounds.likely - 2) * later.delay_s
+    assert cached.seconds == pytest.approx(
+        cached.forecast.first.delay_s + early.delay_s + rest_s, rel=1e-12
+    )
+    # before the first epoch is over they are one run
+    soon = to_target(0.5, replace(own, samples=(10_000,) * 3), schemes=(SFT_FROZEN, SFT_CACHED))
+    assert len({way.seconds for way in soon.ways}) == 1
+
+
+def test_a_warm_device_part_loses_what_was_measured_of_it() -> None:
+    own = workloads.workload()
+    warm = Variant(replace(own, warm_rounds=2), {"device_part": {"name": "warm"}}, title="warm")
+    parts = [*PARTS, *(part("warm", cut, 0.87, 0.89, rounds=1) for cut in (1, 3, 5))]
+    in_order = FixedChoices(scheme=True)  # else steps that overlap are faster still
+    known = learning(parts)
+    found = to_target(0.75, own, known=known, also=[warm], codecs=[NONE], fixed=in_order)
+    ways = {
+        (way.variant.title, way.forecast.decision.scheme.trains_device): way for way in found.ways
+    }
+    trained, some = ways["", True], ways["warm", True]
+    assert some.loss.loss == pytest.approx(0.02)
+    assert trained.rounds.likely <= some.rounds.likely
+    assert not some.unmeasured
+    forecast = some.forecast
+    assert forecast.rounds_early == 2 and forecast.early is not None
+    # then nothing comes down nor goes up but activations
+    assert forecast.later.downlink_bytes == 0 < forecast.early.downlink_bytes
+    assert forecast.later.uplink_bytes < forecast.early.uplink_bytes
+    assert forecast.turn_s > 0
+    # a part that is frozen from the beginning is not warm
+    assert ("warm", False) not in ways
 
 
 @pytest.mark.parametrize(("accuracy", "joules"), [(0.0, None), (78.0, None), (0.7, 0.0)])

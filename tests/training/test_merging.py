@@ -13,9 +13,10 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.check import check
 from cutlayer.jobs.facts import open_trained
-from cutlayer.jobs.plan import make_workload, plan
+from cutlayer.jobs.plan import plan
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import resume, start
+from cutlayer.jobs.workload import make_workload
 from cutlayer.model.optimizer import FedAvg, Sgd
 from cutlayer.model.peft_format import read_adapter
 from cutlayer.model.placement import HOST

@@ -3,6 +3,7 @@
 Needs neither torch nor the data. Knows which names stand for what; the planner knows no names.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,23 +12,15 @@ from typing import Any
 from cutlayer.codec.presets import paper
 from cutlayer.config.choices import SnrSection
 from cutlayer.config.keys import chosen_values, unread, without
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, WarmDevicePart
 from cutlayer.config.section import Section
 from cutlayer.errors import ConfigError, CutlayerError, shown
 from cutlayer.files import path_of
 from cutlayer.jobs.build import (
-    check_steps,
     count_micro_batches,
     fixed_shares,
-    make_accounting,
-    make_adapter_codec,
-    make_channel,
-    make_codecs,
-    make_merging,
-    make_rules,
     make_scheme,
     most_shares,
-    optimizer_slots,
 )
 from cutlayer.jobs.check import (
     check,
@@ -37,16 +30,13 @@ from cutlayer.jobs.check import (
     read_own_profile,
 )
 from cutlayer.jobs.from_run import LearnedRates, learned_rates
-from cutlayer.jobs.machines import ServerHardware, make_devices, make_server, radio_power_w
-from cutlayer.jobs.model_spec import planned_model
+from cutlayer.jobs.workload import expected_compression, make_workload
 from cutlayer.planner.configuration import CodecChoices, every_choice, measured_choices
 from cutlayer.planner.decision import (
     CodecChoice,
     Decision,
     FixedChoices,
     PlanLimits,
-    PlannedServer,
-    Prices,
     Workload,
 )
 from cutlayer.planner.forecast import Forecast, PlanEnergy
@@ -62,128 +52,10 @@ from cutlayer.planner.target import (
 )
 from cutlayer.report.plan import infeasibility_line, target_notes
 from cutlayer.report.plan_page import plan_record, target_record
+from cutlayer.report.wording import counted
 from cutlayer.rounds.costs import ACTIVATION_BYTES
-from cutlayer.rounds.memory import PAPER_ACCOUNTING
-from cutlayer.rounds.schemes import SFT, SFT_FROZEN, SFT_OVERLAP, Scheme
-from cutlayer.rounds.work import WHOLE_ADAPTERS
-from cutlayer.spec import ActivationPolicy, Base, MiniBatch, MiniBatchPolicy
-from cutlayer.units import MIB
-
-# A configuration made into what a planner needs, without its data and without a weight.
-#
-# Imports no torch: only a model that has not been described before needs it.
-
-
-def make_workload(config: Config) -> Workload:
-    """What `config` gives to a planner.
-
-    Samples are taken to be dealt evenly, whatever `partition` says: which device gets how many is
-    known only once the data are read. Texts are taken to be as long as `data.max_tokens` allows.
-    Raises CutlayerError for a model, link or number of local steps that cannot be.
-    """
-    steps, planned = _local_steps(config), planned_model(config)
-    devices = make_devices(config.devices, planned.task)
-    channel, rules = make_channel(config, devices), make_rules(config)
-    hardware = make_server(config.server, planned.task)
-    width = planned.model.width
-    codecs = make_codecs(config.codec, packets=config.training.rounds * max(steps))
-    accounting = make_accounting(config, planned.checkpoint)
-    adapters = make_adapter_codec(config.adapter_codec, SFT)
-    return Workload(
-        model=planned.model,
-        devices=devices,
-        batch=MiniBatch(config.training.batch_size, planned.tokens),
-        local_steps=steps,
-        rounds=config.training.rounds,
-        server_flops_per_s=hardware.flops_per_s,
-        channel=channel,
-        rules=rules,
-        accounting=accounting,
-        optimizer_slots=optimizer_slots(config.optimizer),
-        server=_server(config, hardware, codecs.server_bytes(width)),
-        prices=Prices(config.server.price_per_hour, config.devices.price_per_kwh),
-        radio_power_w=radio_power_w(config.channel),
-        # the paper's equations have no such term
-        codec_bytes=0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width),
-        merging=make_merging(config.aggregation, make_scheme(config)),
-        evaluated=_evaluated(config.evaluation.every, config.training.rounds),
-        adapter_ratio=WHOLE_ADAPTERS if adapters is None else adapters.expected_ratio,
-        samples=_samples(config),
-        cache_bytes=config.cache.limit_mib * MIB,
-    )
-
-
-def _samples(config: Config) -> tuple[int, ...] | None:
-    """Each device's, dealt evenly; None: they are left to the data."""
-    samples, count = config.data.train_samples, config.devices.count
-    if samples is None or samples < count:
-        return None
-    return tuple(samples // count + (number < samples % count) for number in range(count))
-
-
-def _evaluated(every: int, rounds: int) -> float:
-    """The part of the rounds after the first that is evaluated, the last one always."""
-    if rounds == 1:
-        return 1.0
-    due = rounds // every - (every == 1) + (rounds % every > 0)
-    return due / (rounds - 1)
-
-
-def _server(config: Config, hardware: ServerHardware, codec_bytes: float) -> PlannedServer:
-    return PlannedServer(
-        memory_bytes=hardware.memory_bytes,
-        activation_memory=ActivationPolicy(config.server.activation_memory),
-        codec_bytes=codec_bytes,
-        reserved_bytes=hardware.reserved_bytes,
-        power_w=hardware.power_w,
-        idle_power_w=hardware.idle_power_w,
-        block_s=hardware.block_s,
-    )
-
-
-@dataclass(frozen=True)
-class Compression:
-    """Bytes sent over bytes uncompressed, each way (the paper's beta)."""
-
-    up: float
-    down: float
-
-
-def expected_compression(config: Config, workload: Workload) -> Compression:
-    """What the configured codec is expected to make of a mini-batch of the workload.
-
-    From `Codec.expected_bytes`, packet whole: what a target asks for where the codec follows one
-    in bits, else what independent Laplace values take. A basis that is sent once is left out.
-    Raises ConfigError for settings of the codec that exclude each other.
-    """
-    packets = workload.rounds * max(workload.local_steps)
-    pair = make_codecs(config.codec, packets)
-    batch = workload.batch
-    shape = (batch.samples, batch.tokens, workload.model.width)
-    whole = ACTIVATION_BYTES * shape[0] * shape[1] * shape[2]
-    return Compression(
-        pair.up.expected_bytes(shape) / whole, pair.down.expected_bytes(shape) / whole
-    )
-
-
-def _local_steps(config: Config) -> tuple[int, ...]:
-    training, count = config.training, config.devices.count
-    if training.local_epochs is None:
-        check_steps(training)
-        assert training.local_steps is not None
-        return (training.local_steps,) * count
-    samples = config.data.train_samples
-    if samples is None:
-        raise ConfigError(
-            "training.local_epochs counts samples, and data.train_samples null leaves them to the"
-            " data, which a plan does not read: give their number, or training.local_steps"
-        )
-    each, more = divmod(samples, count)
-    if each == 0:
-        raise ConfigError(f"data.train_samples {samples} are too few for {count} devices")
-    dealt = (each + (n < more) for n in range(count))
-    return tuple(training.local_epochs * -(-samples // training.batch_size) for samples in dealt)
-
+from cutlayer.rounds.schemes import SFT, SFT_CACHED, SFT_FROZEN, SFT_OVERLAP, Scheme
+from cutlayer.spec import ActivationPolicy, Base, MiniBatchPolicy
 
 # what a plan chooses is not read by a name, but found
 CHOICES = ("planner.most_share",)
@@ -242,8 +114,10 @@ class Planned:
             )
         values = config.model_dump(mode="json", exclude_unset=True)
         decided = _decided(config, decision)
-        if self.target is not None:
+        if self.target is not None and self.target.chosen is not None:
             decided["training"]["rounds"] = self.plan.workload.rounds
+            for section, settings in self.target.chosen.variant.settings.items():
+                decided[section] = {**decided.get(section, {}), **settings}
         for section, settings in decided.items():
             values[section] = chosen_values(section, values.get(section, {}), settings)
         config = Config.model_validate(values)
@@ -359,10 +233,12 @@ def _to_target(
     steps = max(workload.local_steps)
     learning = Learning.of(profile, workload.rounds, workload.rounds * steps)
     own = scheme if scheme != SFT_OVERLAP else SFT
+    ways = (SFT, SFT_FROZEN) if workload.samples is None else (SFT, SFT_FROZEN, SFT_CACHED)
     given = "scheme" in config.planner.fix or "device_part" in config.model_fields_set
-    schemes = (own,) if given or own not in (SFT, SFT_FROZEN) else (SFT, SFT_FROZEN)
-    variants = [Variant(workload), *_variants(config, scheme)]
+    schemes = (own,) if given or own not in ways else ways
+    variants = [Variant(workload), *_variants(config, workload, learning, given=given)]
     found = plan_to_target(target, variants, limits, schemes, every_choice(profile), learning)
+    found = replace(found, assumed=tuple(_assumed(config, learning)))
     way = found.chosen
     if way is None:
         highest = learning.highest
@@ -380,7 +256,8 @@ def _to_target(
 def _plan_of(way: Way, limits: PlanLimits, scheme: Scheme) -> Plan:
     """The plan of a way's rounds, cut and codec, with the shares of the shortest round."""
     forecast, decision = way.forecast, way.forecast.decision
-    fixed = replace(limits.fixed, cut=decision.common_cut)
+    warm = forecast.workload.warm_rounds is not None
+    fixed = replace(limits.fixed, cut=decision.common_cut, scheme=limits.fixed.scheme or warm)
     frozen = not decision.scheme.trains_device
     codecs = CodecChoices((decision.codec,), (), None, way.loss.error)
     made = make_plan(
@@ -393,27 +270,74 @@ def _plan_of(way: Way, limits: PlanLimits, scheme: Scheme) -> Plan:
     return made if made.chosen is not None else replace(made, chosen=forecast, infeasibilities=())
 
 
-def _variants(config: Config, scheme: Scheme) -> Iterator[Variant]:
-    """Other settings of which nobody knows the accuracy: local steps, adapters' codec, base."""
-    changes: dict[str, dict[str, dict[str, Any]]] = {}
+def _variants(
+    config: Config, workload: Workload, learning: Learning, *, given: bool
+) -> Iterator[Variant]:
+    """Other settings than those given: a device part that is trained for a while, adapters' codec,
+    base, local steps. What the profile has the accuracy of is no more than shown if it was given
+    otherwise."""
+    rounds, profile = learning.warm_rounds, learning.profile
+    if rounds is not None and not given and workload.warm_rounds is None:
+        own = _rounds_as_measured(rounds, workload, learning)
+        title = f"device part warm, {counted(own, 'round')}"
+        settings = {"device_part": {"name": "warm", "rounds": own}}
+        yield Variant(replace(workload, warm_rounds=own), settings, title=title)
+    changes: dict[str, tuple[dict[str, dict[str, Any]], bool]] = {}
+    for name in ("none", "int8", "best"):
+        if name != config.adapter_codec.name:
+            title = "float32 adapters" if name == "none" else f"adapters through {name}"
+            changes[title] = {"adapter_codec": {"name": name}}, name == profile.adapter_codec
+    for base in Base:
+        if base != config.devices.base or base != config.server.base:
+            own_base = {"base": base.value}
+            measured = profile.bases == (base, base)
+            changes[f"a base in {base.value}"] = {"devices": own_base, "server": own_base}, measured
     if (steps := config.training.local_steps) is not None:
         for count in (2 * steps, 4 * steps):
-            changes[f"{count} local steps a round"] = {"training": {"local_steps": count}}
-    if scheme.trains_device and config.adapter_codec.name == "none":
-        changes["adapters through int8"] = {"adapter_codec": {"name": "int8"}}
-    for base in (Base.BFLOAT16, Base.NF4):
-        if config.devices.base != base:
-            own = {"base": base.value}
-            changes[f"a base in {base.value}"] = {"devices": own, "server": own}
-    for unmeasured, settings in changes.items():
+            changes[f"{count} local steps a round"] = {"training": {"local_steps": count}}, False
+    for title, (changed, measured) in changes.items():
         values = config.model_dump(mode="json", exclude_unset=True)
-        for section, changed in settings.items():
-            values[section] = {**values.get(section, {}), **changed}
+        if measured and any(_is_given(config, section) for section in changed):
+            continue
+        for section, own_values in changed.items():
+            values[section] = {**values.get(section, {}), **own_values}
         try:
-            workload = make_workload(Config.model_validate(values))
+            other = make_workload(Config.model_validate(values))
         except CutlayerError:
             continue  # a base that this machine or model cannot have is no way to get there
-        yield Variant(workload, settings, (unmeasured,))
+        yield Variant(other, changed, () if measured else (title,), title)
+
+
+def _is_given(config: Config, section: str) -> bool:
+    """Whether a section's base or codec is not the default, but asked for."""
+    own = getattr(config, section).model_fields_set
+    return "base" in own or (section == "adapter_codec" and section in config.model_fields_set)
+
+
+def _rounds_as_measured(rounds: int, workload: Workload, learning: Learning) -> int:
+    """As many rounds of this workload as have the local steps of so many measured ones."""
+    return max(1, math.ceil(rounds * learning.steps / max(workload.local_steps)))
+
+
+def _assumed(config: Config, learning: Learning) -> Iterator[str]:
+    """What is given otherwise than it was measured, and taken to be as accurate."""
+    profile, part = learning.profile, config.device_part
+    bases = (config.devices.base, config.server.base)
+    if bases != profile.bases:
+        measured, own = (" and ".join(dict.fromkeys(each)) for each in (profile.bases, bases))
+        yield f"a base in {own} is as accurate as one in {measured}, which was measured"
+    if config.adapter_codec.name != profile.adapter_codec:
+        yield (
+            f"adapter_codec {config.adapter_codec.name} costs no accuracy against"
+            f" {profile.adapter_codec}, which was measured"
+        )
+    rounds = learning.warm_rounds
+    if isinstance(part, WarmDevicePart) and rounds is not None:
+        steps = rounds * learning.steps
+        yield (
+            f"the device part, trained for {counted(part.rounds, 'round')}, is as accurate as"
+            f" trained for {steps:g} local steps, which was measured"
+        )
 
 
 def _check_cuts(config: Config, cuts: range, *, fixed: bool) -> None:
@@ -433,7 +357,8 @@ def _fixed_choices(config: Config, scheme: Scheme) -> FixedChoices:
     parts = count_micro_batches(training, scheme)
     memory = ActivationPolicy(config.devices.activation_memory)
     return FixedChoices(
-        scheme="scheme" in fix,
+        # another order of steps is no scheme that can go on frozen
+        scheme="scheme" in fix or isinstance(config.device_part, WarmDevicePart),
         cut=config.model.cut if "cut" in fix else None,
         codec="codec" in fix,
         activation_memory=memory if "activation_memory" in fix else None,

@@ -23,7 +23,7 @@ from cutlayer.rounds.memory import (
     ServerShape,
     server_memory,
 )
-from cutlayer.rounds.schemes import FEDAVG, Merging, Scheme, ServerOrder
+from cutlayer.rounds.schemes import FEDAVG, SFT, SFT_FROZEN, Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import WHOLE_ADAPTERS, SharingRules, trained_model
 from cutlayer.spec import ActivationPolicy, Device, MiniBatch, MiniBatchPolicy, ModelSpec, Trained
 
@@ -195,7 +195,8 @@ class Workload:
     a device remembers two rows of it. A limit on memory that no cut meets is not refused here: a
     planner says so, with what would.
     `samples`: of each device, `cache_bytes`: what a server may keep of their activations, for a
-    scheme that keeps them (None: nobody knows how many they are).
+    scheme that keeps them (None: nobody knows how many they are). `warm_rounds`: with SFT, the
+    devices' part is trained for so many rounds, then it is frozen (None: it is trained in all).
     Raises ConfigError: no device, counts that differ, a rate that is not positive and finite, a
     batch or a count below 1.
     """
@@ -219,6 +220,7 @@ class Workload:
     adapter_ratio: tuple[float, float] = WHOLE_ADAPTERS
     samples: tuple[int, ...] | None = None
     cache_bytes: float = 0.0
+    warm_rounds: int | None = None
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -291,6 +293,8 @@ class Workload:
             "a device's local steps": (min(self.local_steps), 1),
             "values that the optimiser keeps": (self.optimizer_slots, 0),
         }
+        if self.warm_rounds is not None:
+            least["rounds that train the devices' part"] = self.warm_rounds, 1
         for what, (count, bound) in least.items():
             if count < bound:
                 raise ConfigError(f"{what}: {count}, which must be at least {bound}")
@@ -299,6 +303,44 @@ class Workload:
 def _check_rate(what: str, flops_per_s: float) -> None:
     if not 0 < flops_per_s < math.inf:  # NaN is neither
         raise ConfigError(f"{what} is {flops_per_s} FLOP/s: it must be positive and finite")
+
+
+@dataclass(frozen=True, eq=False)
+class RoundKind:
+    """Rounds of a run that are alike, without the first: how many, and what each of them is."""
+
+    rounds: int
+    workload: Workload
+    decision: Decision
+
+
+def round_kinds(workload: Workload, decision: Decision) -> tuple[RoundKind, ...]:
+    """A run's rounds after the first in their order, of one kind, or of two where devices come to
+    do less: the server holds their samples, or their part is trained no more. A kind may have no
+    round."""
+    scheme, rounds = decision.scheme, workload.rounds
+    if scheme.cached and workload.samples is not None:
+        early = workload.epoch_rounds
+        before = replace(workload, samples=None)
+        ways = (before, decision), (workload, decision)
+    elif scheme == SFT and workload.warm_rounds is not None:
+        early = workload.warm_rounds
+        own = replace(workload, warm_rounds=None)
+        ways = (own, decision), (own, replace(decision, scheme=SFT_FROZEN))
+    else:
+        return (RoundKind(rounds - 1, workload, decision),)
+    early = min(early, rounds)
+    return tuple(
+        RoundKind(count, *way) for count, way in zip((early - 1, rounds - early), ways, strict=True)
+    )
+
+
+def mean_of(values: Sequence[tuple[int, float]]) -> float:
+    """The mean of what so many rounds have each; without any round the first."""
+    some = [(rounds, value) for rounds, value in values if rounds] or values[:1]
+    if len(some) == 1:
+        return some[0][1]
+    return sum(rounds * value for rounds, value in some) / sum(rounds for rounds, _ in some)
 
 
 # What each device and the server need of memory, and which mini-batch policies fit them.

@@ -11,7 +11,7 @@ from jaxtyping import Float64
 
 from cutlayer.channel.rates import RateCurve, RateCurves
 from cutlayer.planner.allocation import ObservedRound, Shares, best_shares
-from cutlayer.planner.decision import Decision, PlanLimits, Workload
+from cutlayer.planner.decision import Decision, PlanLimits, Workload, mean_of, round_kinds
 from cutlayer.rounds.costs import recomputed_flops
 from cutlayer.rounds.schemes import DeviceOrder, Place
 from cutlayer.rounds.work import Duplex, SharingRules, adapter_bytes, trained_model
@@ -135,19 +135,32 @@ def estimated_s(amounts: Amounts, decision: Decision, curves: RateCurves) -> flo
     The round takes no less than server and shared bandwidth need for everyone's local steps, after
     which somebody still sends its adapters. Devices in turn have the bandwidth to themselves.
     """
-    heard_s = _heard_s(amounts, curves)
+    begin_s = heard_s(amounts, curves)
     links = _links(amounts, decision, curves)
     own_s = _own_s(amounts, decision, links)
     if decision.scheme.devices is DeviceOrder.IN_TURN:
-        return heard_s + float(own_s.sum())
+        return begin_s + float(own_s.sum())
     last_s = float(links.adapter_s.min())
-    return heard_s + max(float(own_s.max()), _shared_s(amounts, decision, links) + last_s)
+    return begin_s + max(float(own_s.max()), _shared_s(amounts, decision, links) + last_s)
+
+
+def mean_estimate_s(workload: Workload, decision: Decision, curves: RateCurves) -> float:
+    """The mean delay of the rounds after the first [s], queues by their bound alone."""
+    return mean_of(
+        [
+            (
+                kind.rounds,
+                estimated_s(amounts_of(kind.workload, kind.decision), kind.decision, curves),
+            )
+            for kind in round_kinds(workload, decision)
+        ]
+    )
 
 
 def device_seconds(amounts: Amounts, decision: Decision, curves: RateCurves) -> PerDevice:
     """What each device's round takes if nobody else has one [s]."""
     links = _links(amounts, decision, curves)
-    return np.asarray(_heard_s(amounts, curves) + _own_s(amounts, decision, links))
+    return np.asarray(heard_s(amounts, curves) + _own_s(amounts, decision, links))
 
 
 def server_part(amounts: Amounts, decision: Decision, delay_s: float) -> float:
@@ -155,6 +168,19 @@ def server_part(amounts: Amounts, decision: Decision, delay_s: float) -> float:
     shared, at least."""
     busy_s = float(amounts.busy_s(decision).sum())
     return busy_s / (decision.rules.server_workers * delay_s)
+
+
+def mean_server_part(workload: Workload, decision: Decision, delay_s: float) -> float:
+    """The same of the rounds after the first, of so many seconds in the mean."""
+    return mean_of(
+        [
+            (
+                kind.rounds,
+                server_part(amounts_of(kind.workload, kind.decision), kind.decision, delay_s),
+            )
+            for kind in round_kinds(workload, decision)
+        ]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +205,8 @@ def _rate(curve: RateCurve, shares: PerDevice, place: Place, decision: Decision)
     return curve.rate_bit_per_s(np.ones_like(shares) if whole else shares)
 
 
-def _heard_s(amounts: Amounts, curves: RateCurves) -> float:
-    """The broadcast's, at the weakest device's rate."""
+def heard_s(amounts: Amounts, curves: RateCurves) -> float:
+    """The broadcast's of adapters, at the weakest device's rate [s]."""
     whole = np.ones_like(amounts.broadcast_bits)
     slowest = float(curves.downlink.rate_bit_per_s(whole).min())
     return float(amounts.broadcast_bits.max()) / slowest

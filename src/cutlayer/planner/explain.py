@@ -21,10 +21,11 @@ from cutlayer.planner.decision import (
     fits_devices,
     fits_server,
     fitting_policies,
+    round_kinds,
     server_need,
     shortage,
 )
-from cutlayer.planner.estimate import amounts_of, server_part, shares_within
+from cutlayer.planner.estimate import amounts_of, mean_server_part, shares_within
 from cutlayer.planner.forecast import RefinedDecision, round_delay_s
 from cutlayer.planner.search import RankedDecision, cuts_for, ranked_decisions
 from cutlayer.rounds.schemes import Scheme
@@ -96,7 +97,8 @@ def resource_sensitivities(
     }
     rows = []
     for resource, (other, rates) in others.items():
-        observed = amounts_of(other, found.decision).observed()
+        sharing = round_kinds(other, found.decision)[0]
+        observed = amounts_of(sharing.workload, sharing.decision).observed()
         shares = shares_within(limits, observed, rates, found.decision.rules)
         ways = found.decision, replace(found.decision, shares=shares)
         delay_s = min(round_delay_s(other, decision, rates) for decision in ways)
@@ -279,7 +281,7 @@ def _server(
     """By the estimate, or by the timeline where that says more: a plan keeps to both."""
     decision = calmest.decision
     delay_s = round_delay_s(workload, decision, curves)
-    seen = server_part(amounts_of(workload, decision), decision, delay_s)
+    seen = mean_server_part(workload, decision, delay_s)
     return ServerInfeasibility(limits.server_busy, max(calmest.server_part, seen), decision.cuts[0])
 
 

@@ -14,12 +14,15 @@ from cutlayer.planner.allocation import ObservedRound, bandwidth_problem, best_s
 from cutlayer.planner.decision import (
     Decision,
     PlanLimits,
+    RoundKind,
     Workload,
     device_needs,
     fits_memory,
+    mean_of,
+    round_kinds,
     server_need,
 )
-from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, server_part
+from cutlayer.planner.estimate import Amounts, amounts_of, device_seconds, heard_s, server_part
 from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place
@@ -102,8 +105,10 @@ def device_sample_of(workload: Workload, decision: Decision, curves: RateCurves)
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """A decision's rounds: the first, which distributes the model, and each later one; of a server
-    that keeps activations those after the first epoch, and `sending` the others.
+    """A decision's rounds: the first, which distributes the model, and each later one; where
+    devices come to do less, `later` those in which they do, and `early` those before. `turn_s`:
+    what the first of the former takes longer, since adapters that are frozen then are heard once
+    more.
 
     `whole`: whether a round was simulated whole; else its first local steps were, the others taking
     as long each as the last of these, with a `DeviceSample` if devices are many.
@@ -114,27 +119,42 @@ class Forecast:
     first: "RoundForecast"
     later: "RoundForecast"
     whole: bool
-    sending: "RoundForecast | None" = None
+    early: "RoundForecast | None" = None
+    turn_s: float = 0.0
 
     @property
     def delay_s(self) -> float:
-        """Of a round after the first [s]."""
-        return self.later.delay_s
+        """Of a round after the first, the mean where they differ [s]."""
+        return mean_of([(kind.rounds, each.delay_s) for kind, each in self.by_kind])
 
     @property
     def training_s(self) -> float:
         """Of all rounds [s]."""
-        rounds, sending = self.workload.rounds, self.rounds_sent
-        sending_s = self.later.delay_s if self.sending is None else self.sending.delay_s
-        held_s = (rounds - sending) * self.later.delay_s
-        return self.first.delay_s + (sending - 1) * sending_s + held_s
+        more = self.workload.rounds - 1
+        turn_s = 0.0 if self.rounds_early == self.workload.rounds else self.turn_s
+        return self.first.delay_s + more * self.delay_s + turn_s
 
     @property
-    def rounds_sent(self) -> int:
-        """In how many rounds, from the first on, devices send all samples."""
-        workload = self.workload
-        kept = self.sending is not None
-        return min(workload.rounds, workload.epoch_rounds) if kept else workload.rounds
+    def by_kind(self) -> "tuple[tuple[RoundKind, RoundForecast], ...]":
+        """The kinds of rounds after the first, and a round of each."""
+        rounds = (self.later,) if self.early is None else (self.early, self.later)
+        return tuple(zip(round_kinds(self.workload, self.decision), rounds, strict=True))
+
+    @property
+    def rounds_early(self) -> int:
+        """In how many rounds, from the first on, devices do all that they ever do."""
+        later = 0 if self.early is None else self.by_kind[-1][0].rounds
+        return self.workload.rounds - later
+
+    @property
+    def usual(self) -> "RoundForecast":
+        """A later round, or, if none is reached, one before."""
+        reached = self.early is None or self.rounds_early < self.workload.rounds
+        return self.later if reached or self.early is None else self.early
+
+    def after(self, rounds: int) -> "Forecast":
+        """Of so many rounds."""
+        return replace(self, workload=replace(self.workload, rounds=rounds))
 
     @cached_property
     def memory(self) -> tuple[PartMemory[float], ...]:
@@ -275,24 +295,43 @@ class PlayedRounds:
 def forecast_rounds(
     workload: Workload, decision: Decision, curves: RateCurves | None = None
 ) -> Forecast:
-    """Simulate both kinds of round. `curves`: the channel's (None: its mean).
+    """Simulate every kind of round. `curves`: the channel's (None: its mean).
 
     Raises ConfigError for a decision that the scheme or the model cannot take.
     """
-    played = PlayedRounds(workload, decision, curves or workload.channel.mean_curves())
-    first, later = (played.forecast(first_round=which) for which in (True, False))
-    sending = None
-    if decision.scheme.cached and workload.samples is not None:
-        unknown = replace(workload, samples=None)
-        sending = replace(played, workload=unknown).forecast(first_round=False)
-    return Forecast(workload, decision, first, later, played.whole, sending)
+    curves = curves or workload.channel.mean_curves()
+    played = PlayedRounds(workload, decision, curves)
+    first = played.forecast(first_round=True)
+    *before, later = (
+        PlayedRounds(kind.workload, kind.decision, curves).forecast(first_round=False)
+        for kind in round_kinds(workload, decision)
+    )
+    early = before[0] if before else None
+    turn = turn_s(workload, decision, curves)
+    return Forecast(workload, decision, first, later, played.whole, early, turn)
 
 
 def round_delay_s(
     workload: Workload, decision: Decision, curves: RateCurves, *, first_round: bool = False
 ) -> float:
-    """A round's delay alone [s]: what a search compares."""
-    return PlayedRounds(workload, decision, curves).delay_s(first_round=first_round)
+    """A round's delay alone [s], of those after the first the mean: what a search compares."""
+    if first_round:
+        return PlayedRounds(workload, decision, curves).delay_s(first_round=True)
+    kinds = round_kinds(workload, decision)
+    played = [
+        (kind.rounds, PlayedRounds(kind.workload, kind.decision, curves))
+        for kind in [kind for kind in kinds if kind.rounds] or kinds[:1]
+    ]
+    return mean_of([(rounds, each.delay_s(first_round=False)) for rounds, each in played])
+
+
+def turn_s(workload: Workload, decision: Decision, curves: RateCurves) -> float:
+    """What the round takes longer from which on the devices' part is frozen, as it was merged [s];
+    0 where none is, or it is so from the beginning."""
+    kinds = round_kinds(workload, decision)
+    if kinds[-1].decision.scheme == decision.scheme or kinds[-1].rounds == 0:
+        return 0.0
+    return heard_s(amounts_of(kinds[0].workload, decision), curves)
 
 
 def _work(
@@ -388,20 +427,23 @@ def refined(
     overlaps. Each device's fixed seconds are moved by how far the timeline is from the sum of its
     steps, so that it takes all of them to be played.
     """
-    played = PlayedRounds(workload, found.decision, curves)
+    sharing = round_kinds(workload, found.decision)[0]
+    played = PlayedRounds(sharing.workload, found.decision, curves)
     in_turn = found.decision.scheme.devices is DeviceOrder.IN_TURN
     if in_turn or played.sample.stands_for > 1.0 or limits.fixed.shares is not None:
         return found
     best, decision = found, found.decision
-    observed = amounts_of(workload, decision).observed()
+    observed = amounts_of(sharing.workload, decision).observed()
     seen = played.forecast(first_round=False)
     for _ in range(_REFINEMENTS):
         moved = _moved(observed, decision, curves, seen.device_delay_s)
         shares = best_shares(moved, curves, decision.rules, limits.most_share)
         decision = replace(decision, shares=shares)
-        seen = PlayedRounds(workload, decision, curves).forecast(first_round=False)
-        if seen.delay_s < best.delay_s:
-            best = RefinedDecision(decision, seen.delay_s)
+        seen = replace(played, decision=decision).forecast(first_round=False)
+        alike = len(round_kinds(workload, decision)) == 1
+        delay_s = seen.delay_s if alike else round_delay_s(workload, decision, curves)
+        if delay_s < best.delay_s:
+            best = RefinedDecision(decision, delay_s)
     return best
 
 
@@ -461,58 +503,58 @@ class PlanEnergy:
 
 def plan_energy(forecast: Forecast) -> PlanEnergy:
     """By what the workload says that devices and server draw, and what energy and time cost."""
-    amounts, prices = amounts_of(forecast.workload, forecast.decision), forecast.workload.prices
-    first, later = (
-        _devices(forecast, amounts, delay_s)
-        for delay_s in (forecast.first.delay_s, forecast.delay_s)
-    )
-    server_j = _server_j(forecast, forecast.delay_s)
-    first_server_j = _server_j(forecast, forecast.first.delay_s)
-    more = forecast.workload.rounds - 1
-    all_devices_j = _all_rounds(_sum(first), _sum(later), more)
+    prices = forecast.workload.prices
+    begin = round_kinds(forecast.workload, forecast.decision)[0]
+    begin = replace(begin, rounds=1, decision=forecast.decision)
+    kinds = [(begin, forecast.first), *forecast.by_kind]
+    devices = [_devices(kind, seen.delay_s) for kind, seen in kinds]
+    servers = [_server_j(forecast, seen.delay_s) for _, seen in kinds]
+    rounds = [kind.rounds for kind, _ in kinds]
+    all_devices_j = _all_rounds(rounds, [_sum(one) for one in devices])
     hour, kwh = prices.server_per_hour, prices.device_per_kwh
     known = None not in (all_devices_j, kwh)
     return PlanEnergy(
-        devices=later,
-        server_j=server_j,
+        devices=devices[1 if forecast.usual is forecast.early else -1],
+        server_j=servers[1 if forecast.usual is forecast.early else -1],
         all_devices_j=all_devices_j,
-        all_server_j=_all_rounds(first_server_j, server_j, more),
+        all_server_j=_all_rounds(rounds, servers),
         devices_cost=(all_devices_j or 0.0) * (kwh or 0.0) / _J_PER_KWH if known else None,
         server_cost=None if hour is None else hour * forecast.training_s / _S_PER_HOUR,
     )
 
 
-def _devices(forecast: Forecast, amounts: Amounts, delay_s: float) -> tuple[DeviceEnergy, ...]:
+def _devices(kind: RoundKind, delay_s: float) -> tuple[DeviceEnergy, ...]:
     """A round of so many seconds."""
-    radio_power_w = forecast.workload.radio_power_w
+    radio_power_w = kind.workload.radio_power_w
+    amounts = amounts_of(kind.workload, kind.decision)
     compute_s = amounts.local_steps * amounts.device_s
-    send_s = _send_s(forecast, amounts)
+    send_s = _send_s(kind, amounts)
     return tuple(
         DeviceEnergy(
             compute_j=_joules(device.power_w, float(compute_s[n])),
             idle_j=_joules(device.idle_power_w, max(delay_s - float(compute_s[n]), 0.0)),
             radio_j=_joules(radio_power_w, float(send_s[n])),
         )
-        for n, device in enumerate(forecast.workload.devices)
+        for n, device in enumerate(kind.workload.devices)
     )
 
 
-def _send_s(forecast: Forecast, amounts: Amounts) -> np.ndarray:
+def _send_s(kind: RoundKind, amounts: Amounts) -> np.ndarray:
     """Seconds that each device sends in a round, at the channel's mean rate."""
-    decision = forecast.decision
+    decision = kind.decision
     bits = amounts.local_steps * amounts.up_bits + amounts.adapter_bits
     in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
     shares = np.array(decision.shares)
     if in_turn or decision.rules.whole_bandwidth(Place.UPLINK):
         shares = np.ones_like(shares)
-    rates = forecast.workload.channel.mean_curves().uplink
+    rates = kind.workload.channel.mean_curves().uplink
     return np.asarray(bits / rates.rate_bit_per_s(shares))
 
 
 def _server_j(forecast: Forecast, delay_s: float) -> float | None:
     """Of a round of so many seconds; the server computes as long in each."""
-    server, later = forecast.workload.server, forecast.later
-    compute_s = later.server_busy * later.delay_s
+    server, usual = forecast.workload.server, forecast.usual
+    compute_s = usual.server_busy * usual.delay_s
     compute_j = _joules(server.power_w, compute_s)
     idle_j = _joules(server.idle_power_w, max(delay_s - compute_s, 0.0))
     return None if compute_j is None else compute_j + (idle_j or 0.0)
@@ -528,5 +570,7 @@ def _sum(devices: tuple[DeviceEnergy, ...]) -> float | None:
     return sum(known) if len(known) == len(devices) else None
 
 
-def _all_rounds(first_j: float | None, later_j: float | None, more: int) -> float | None:
-    return None if first_j is None or later_j is None else first_j + more * later_j
+def _all_rounds(rounds: Sequence[int], joules: Sequence[float | None]) -> float | None:
+    """Of so many rounds that take so much each; None if one of them is not known."""
+    known = [count * each for count, each in zip(rounds, joules, strict=True) if each is not None]
+    return sum(known) if len(known) == len(joules) else None

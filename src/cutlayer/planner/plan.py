@@ -21,11 +21,19 @@ from cutlayer.planner.decision import (
     fits_memory,
     fits_server,
     fitting_policies,
+    round_kinds,
     server_need,
     shortage,
     shortage_of,
 )
-from cutlayer.planner.estimate import amounts_of, estimated_s, server_part, shares_within
+from cutlayer.planner.estimate import (
+    amounts_of,
+    estimated_s,
+    mean_estimate_s,
+    mean_server_part,
+    server_part,
+    shares_within,
+)
 from cutlayer.planner.explain import (
     Infeasibility,
     LimitSensitivity,
@@ -43,6 +51,7 @@ from cutlayer.planner.forecast import (
     forecast_rounds,
     plan_energy,
     round_delay_s,
+    turn_s,
 )
 from cutlayer.planner.search import (
     RankedDecision,
@@ -187,7 +196,7 @@ def plan_as_given(
         return replace(plan, cuts=(row,), infeasibilities=(infeasibility,))
     chosen = forecast_rounds(workload, decision, curves)
     found = RefinedDecision(decision, chosen.delay_s)
-    busy = server_part(amounts_of(workload, decision), decision, found.delay_s)
+    busy = mean_server_part(workload, decision, found.delay_s)
     row = CutRow(
         cut, decision, found.delay_s, busy, decision.policy, need, served, None, allowed=True
     )
@@ -233,7 +242,7 @@ def _row(
         need = device_need(workload, decision.scheme, cut, decision.policy)
         served = server_need(workload, decision.scheme, cut, decision.policy)
         delay_s = round_delay_s(workload, decision, curves)
-        part = server_part(amounts_of(workload, decision), decision, delay_s)
+        part = mean_server_part(workload, decision, delay_s)
         fits = part <= limits.server_busy
         return CutRow(
             cut, decision, delay_s, part, decision.policy, need, served, None, allowed=fits
@@ -276,7 +285,8 @@ def with_best_shares(
     """The decision with the shares that are fixed, else best by the closed form."""
     if decision.scheme.devices is DeviceOrder.IN_TURN:
         return decision
-    observed = amounts_of(workload, decision).observed()
+    sharing = round_kinds(workload, decision)[0]
+    observed = amounts_of(sharing.workload, sharing.decision).observed()
     return replace(decision, shares=shares_within(limits, observed, curves, decision.rules))
 
 
@@ -293,30 +303,26 @@ def baselines(
     Schemes are cut where the plan is cut, with the mini-batch policy that fits, or whole
     mini-batches if none does.
     """
-    ways = [("the same on even shares", chosen.on_even_shares())]
+    trained = replace(workload, warm_rounds=None)
+    ways = [("the same on even shares", workload, chosen.on_even_shares())]
     if published is not None:
-        ways.append(("the paper's plan", published))
+        ways.append(("the paper's plan", trained, published))
     ways += [
-        (scheme.title, _as(workload, limits, chosen, scheme, curves))
+        (scheme.title, trained, _as(trained, limits, chosen, scheme, curves))
         for scheme in also
-        if scheme != chosen.scheme
+        if scheme != chosen.scheme or workload.warm_rounds is not None
     ]
-    return tuple(_baseline(workload, name, way, curves) for name, way in ways)
+    return tuple(_baseline(own, name, way, curves) for name, own, way in ways)
 
 
 def _baseline(workload: Workload, name: str, way: Decision, curves: RateCurves) -> Baseline:
     first_s = round_delay_s(workload, way, curves, first_round=True)
-    later_s = sending_s = round_delay_s(workload, way, curves)
-    sending = workload.rounds
-    if way.scheme.cached and workload.samples is not None:
-        sending = min(workload.rounds, workload.epoch_rounds)
-        sending_s = round_delay_s(replace(workload, samples=None), way, curves)
-    held_s = (workload.rounds - sending) * later_s
+    later_s = round_delay_s(workload, way, curves)
     return Baseline(
         name=name,
         decision=way,
         delay_s=later_s,
-        training_s=first_s + (sending - 1) * sending_s + held_s,
+        training_s=first_s + (workload.rounds - 1) * later_s + turn_s(workload, way, curves),
         fits_devices=fits_devices(workload, way),
         fits_server=fits_server(workload, way),
     )
@@ -339,8 +345,5 @@ def _as(
         )
         return with_best_shares(workload, limits, decision, curves)
 
-    def delay_s(decision: Decision) -> float:
-        return estimated_s(amounts_of(workload, decision), decision, curves)
-
     policies = fitting_policies(workload, scheme, cut) or [MiniBatchPolicy()]
-    return min(map(under, policies), key=delay_s)
+    return min(map(under, policies), key=lambda one: mean_estimate_s(workload, one, curves))

@@ -96,8 +96,9 @@ class Profile:
     `training` says in a line what was trained, `command` how the file was made. `seeds` number the
     accuracies of every point. One point, codec `none`, is what the others lose accuracy against.
     `device_parts` are of any cuts, each measured with the device part trained, too. `curve` is that
-    point's on the way, round by round as far as it was evaluated. Raises ConfigError for a point
-    without what it is held against, or whose accuracies are not one a seed.
+    point's on the way, round by round as far as it was evaluated. `bases`: the numbers of the
+    frozen weights, devices' and server's; `adapter_codec`: what adapters went through. Raises
+    ConfigError for a point without what it is held against, or whose accuracies are not one a seed.
     """
 
     model: str
@@ -110,6 +111,8 @@ class Profile:
     points: tuple[ProfilePoint, ...]
     device_parts: tuple[DevicePartPoint, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
+    bases: tuple[str, str] = ("float32", "float32")
+    adapter_codec: str = "none"
 
     def __post_init__(self) -> None:
         named = [(f"{one.codec} {dict(one.settings)}", one.accuracies) for one in self.points]
@@ -197,6 +200,7 @@ def read_profile(path: Path) -> Profile:
             for p in fields.get("curve", ())
         ]
         own = {"seeds": tuple(fields["seeds"]), "points": tuple(points), "curve": tuple(curve)}
+        own["bases"] = tuple(fields.get("bases", Profile.bases))
         return Profile(**{**fields, **own, "device_parts": tuple(device_parts)})
     except FileNotFoundError as error:
         raise ConfigError(f"no profile {path}; `cutlayer profile` makes one") from error

@@ -28,11 +28,14 @@ from cutlayer.planner.decision import (
     device_need,
     fits_server,
     fitting_policies,
+    mean_of,
+    round_kinds,
 )
 from cutlayer.planner.estimate import (
     Amounts,
     amounts_of,
     estimated_s,
+    mean_server_part,
     server_part,
     shares_within,
 )
@@ -51,10 +54,12 @@ _BISECTIONS = 40
 
 @dataclass(frozen=True)
 class RankedDecision:
-    """A decision, its round's estimated seconds, and the server's part of them."""
+    """A decision, its round's estimated seconds, the mean and by kind of round, and the server's
+    part of them."""
 
     decision: Decision
     estimated_s: float
+    kinds_s: tuple[float, ...]
     server_part: float
 
 
@@ -120,20 +125,31 @@ def _at(
     """
     count = len(workload.devices)
     even = (1.0 / count,) * count
-    amounts: dict[ActivationPolicy, Amounts] = {}
+    amounts: dict[ActivationPolicy, list[Amounts]] = {}
     shares: dict[tuple[ActivationPolicy, bool], tuple[float, ...]] = {}
     ways = rules_for(workload.rules, scheme, limits.fixed)
     for policy, rules in itertools.product(policies, ways):
         decision = Decision(scheme, (cut,) * count, codec, policy, rules, even)
         asks = policy.activation_memory, rules.whole_bandwidth(Place.DOWNLINK)
         if policy.activation_memory not in amounts:
-            amounts[policy.activation_memory] = amounts_of(workload, decision)
+            amounts[policy.activation_memory] = [
+                amounts_of(kind.workload, kind.decision) for kind in round_kinds(workload, decision)
+            ]
         own = amounts[policy.activation_memory]
         if asks not in shares:
-            shares[asks] = shares_within(limits, own.observed(), curves, rules)
+            # for the rounds in which most is sent
+            shares[asks] = shares_within(limits, own[0].observed(), curves, rules)
         decision = replace(decision, shares=shares[asks])
-        delay_s = estimated_s(own, decision, curves)
-        yield RankedDecision(decision, delay_s, server_part(own, decision, delay_s))
+        kinds = round_kinds(workload, decision)
+        kinds_s = tuple(
+            estimated_s(each, kind.decision, curves) for kind, each in zip(kinds, own, strict=True)
+        )
+        delay_s = mean_of([(k.rounds, each_s) for k, each_s in zip(kinds, kinds_s, strict=True)])
+        parts = (
+            (kind.rounds, server_part(each, kind.decision, delay_s))
+            for kind, each in zip(kinds, own, strict=True)
+        )
+        yield RankedDecision(decision, delay_s, kinds_s, mean_of(list(parts)))
 
 
 def search_decisions(
@@ -183,7 +199,7 @@ def _on_even_shares(decisions: Sequence[Decision], limits: PlanLimits) -> list[D
 
 def keeps_server_free(workload: Workload, limits: PlanLimits, found: RefinedDecision) -> bool:
     """Whether the server computes no larger a part of the round than it may."""
-    part = server_part(amounts_of(workload, found.decision), found.decision, found.delay_s)
+    part = mean_server_part(workload, found.decision, found.delay_s)
     return part <= limits.server_busy
 
 

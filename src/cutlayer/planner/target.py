@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from cutlayer.errors import ConfigError
-from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload
+from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload, round_kinds
 from cutlayer.planner.forecast import Forecast, forecast_rounds, plan_energy
 from cutlayer.planner.profile import TRAINED, CurvePoint, DevicePartPoint, MeasuredLoss, Profile
 from cutlayer.planner.search import RankedDecision, ranked_decisions
-from cutlayer.rounds.schemes import Scheme
+from cutlayer.rounds.schemes import SFT, Scheme
 
-FROZEN = "frozen"
+FROZEN, WARM = "frozen", "warm"
 # of each variant and scheme, how many cuts are played on the timeline
 _PLAYED_CUTS = 12
 
@@ -48,16 +48,24 @@ class Target:
 @dataclass(frozen=True, eq=False)
 class Variant:
     """A workload under settings that may be others than those given: `settings`, by section and
-    key, none where it is as given. `unmeasured`: what nobody knows of its accuracy."""
+    key, none where it is as given. `unmeasured`: what nobody knows of its accuracy. `title`: what
+    it is called where it was measured."""
 
     workload: Workload
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     unmeasured: tuple[str, ...] = ()
+    title: str = ""
 
     @property
     def steps(self) -> int:
         """Local steps a round of the device that has most."""
         return max(self.workload.local_steps)
+
+    def concerns(self, scheme: Scheme) -> bool:
+        """Whether it makes a difference to rounds of a scheme."""
+        if "device_part" in self.settings:
+            return scheme == SFT
+        return "adapter_codec" not in self.settings or scheme.trains_device
 
 
 @dataclass(frozen=True)
@@ -117,8 +125,19 @@ class Learning:
         most = self._steps(accuracy + loss.loss, -error, loss.error)
         return Needed(likely if least is None else least, likely, most)
 
-    def loss(self, decision: Decision) -> Loss | None:
-        """What the decision loses against the curve; None where nothing is known of it.
+    @property
+    def warm_rounds(self) -> int | None:
+        """The rounds in which a warm device part was trained; None: it was not measured."""
+        return next((p.rounds for p in self.profile.device_parts if p.device_part == WARM), None)
+
+    @property
+    def steps(self) -> float:
+        """Local steps a round of what was measured."""
+        return self.curve[0].steps / self.curve[0].rounds
+
+    def loss(self, decision: Decision, *, warm: bool = False) -> Loss | None:
+        """What the decision loses against the curve; None where nothing is known of it. `warm`: its
+        device part is frozen after as many steps as the profile's warm one.
 
         A cut between two that were measured loses what a line between them says.
         """
@@ -126,7 +145,9 @@ class Learning:
         if codec is None:
             return None
         own = 0.0 if decision.codec.codec == "none" else self.profile.loss_error
-        parts = self._device_part(decision.scheme, max(decision.cuts))
+        name = FROZEN if decision.scheme.streams else WARM if warm else TRAINED
+        splits = decision.scheme.splits
+        parts = self._device_part(name, max(decision.cuts)) if splits else Loss(0.0, 0.0)
         if parts is None:
             return None
         unmeasured = parts.unmeasured
@@ -148,11 +169,8 @@ class Learning:
             before = point.steps, reached
         return None
 
-    def _device_part(self, scheme: Scheme, cut: int) -> Loss | None:
+    def _device_part(self, name: str, cut: int) -> Loss | None:
         """Against the device part trained at the profile's cut, through the same codec."""
-        name = TRAINED if scheme.trains_device or not scheme.splits else FROZEN
-        if not scheme.splits:
-            return Loss(0.0, 0.0)
         if not self.device_part_cuts:
             return Loss(0.0, 0.0) if name == TRAINED else None
         trained = {p.cut: p for p in self.profile.device_parts if p.device_part == TRAINED}
@@ -219,18 +237,19 @@ class Way:
         return plan_energy(self.forecast).all_devices_j
 
     def _after(self, rounds: float) -> float:
-        return self.forecast.first.delay_s + (rounds - 1) * self.forecast.delay_s
+        return self.forecast.after(int(rounds)).training_s
 
 
 @dataclass(frozen=True, eq=False)
 class TargetPlan:
     """The fastest way of each variant and scheme, the fastest first, those that rest on what nobody
     measured among them, if they would be faster than what is given. `chosen`: the fastest of the
-    others; None: there is none."""
+    others; None: there is none. `assumed`: of what is given."""
 
     target: Target
     learning: Learning
     ways: tuple[Way, ...]
+    assumed: tuple[str, ...] = ()
 
     @property
     def chosen(self) -> Way | None:
@@ -252,14 +271,15 @@ def plan_to_target(
     found: list[Way] = []
     for scheme in schemes:
         given_s = math.inf
-        for variant in variants:
+        own = [each for each in variants if each.concerns(scheme)]
+        for variant in own:
             ways = list(_ways(target, variant, limits, scheme, codecs, learning))
             for measured in (True, False):
                 some = [way for way in ways if (not way.unmeasured) == measured]
                 best = min(some, key=lambda way: way.seconds, default=None)
                 if best is not None and best.seconds < given_s:
                     found.append(best)
-                    given_s = best.seconds if variant is variants[0] else given_s
+                    given_s = best.seconds if variant is own[0] else given_s
     return TargetPlan(target, learning, tuple(sorted(found, key=lambda way: way.seconds)))
 
 
@@ -275,13 +295,18 @@ def _ways(
     workload = variant.workload
     curves = workload.channel.mean_curves()
     best: dict[int, tuple[float, RankedDecision, Needed, Loss]] = {}
+    warm = workload.warm_rounds is not None
+    if warm:  # another order of steps is none that can go on frozen
+        limits = replace(limits, fixed=replace(limits.fixed, scheme=True))
     for candidate in ranked_decisions(workload, limits, scheme, codecs, curves):
-        loss = learning.loss(candidate.decision)
+        loss = learning.loss(candidate.decision, warm=warm)
         needed = None if loss is None else learning.needed(loss, target.accuracy)
         if loss is None or needed is None or candidate.server_part > limits.server_busy:
             continue
         rounds = needed.rounds(variant.steps)
-        seconds = rounds.likely * candidate.estimated_s
+        own = replace(workload, rounds=int(rounds.likely))
+        kinds = zip(round_kinds(own, candidate.decision), candidate.kinds_s, strict=True)
+        seconds = candidate.kinds_s[0] + sum(kind.rounds * each_s for kind, each_s in kinds)
         cut = candidate.decision.cuts[0]
         if cut not in best or seconds < best[cut][0]:
             best[cut] = seconds, candidate, rounds, loss

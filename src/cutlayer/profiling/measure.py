@@ -204,8 +204,7 @@ def _other_bits(state: RunState, direction: Direction, traffic: Traffic) -> floa
     return traffic.bits(total) if total else math.nan
 
 
-# The log, and a profile of it. Knows the order of things and how seeds share a job; not how a
-# training run goes or is spread.
+# The log, and a profile of it. Knows the order of things, not how a training run goes or is spread.
 
 
 _LOG = logging.getLogger(__name__)
@@ -557,6 +556,8 @@ def profile_of(
         test_samples=about.test_samples,
         seeds=about.seeds,
         points=tuple(points),
+        bases=(config.devices.base, config.server.base),
+        adapter_codec=config.adapter_codec.name,
     )
 
 

@@ -24,6 +24,7 @@ from cutlayer.planner.explain import (
     ServerMemoryInfeasibility,
 )
 from cutlayer.planner.forecast import PHASES as PLANNED
+from cutlayer.planner.forecast import Forecast
 from cutlayer.planner.plan import Baseline, CutRow, Plan
 from cutlayer.planner.target import TargetPlan, Way
 from cutlayer.report.wording import (
@@ -80,16 +81,24 @@ def decision_facts(plan: Plan) -> dict[str, str]:
         f" {counted(plan.workload.batch.tokens, 'token')}: {decision.policy}",
         "downlink": _DOWNLINKS[decision.rules.downlink],
         "bandwidth allocation": _shares(decision),
-        "round": f"{format_seconds(chosen.delay_s)}, the first"
+        "round": f"{_round_seconds(chosen)}, the first"
         f" {format_seconds(chosen.first.delay_s)}; {counted(rounds, 'round')} take"
         f" {format_seconds(chosen.training_s)}",
-        "bytes a round": f"{format_bytes(chosen.later.uplink_bytes)} up,"
-        f" {format_bytes(chosen.later.downlink_bytes)} down; in the first"
+        "bytes a round": f"{format_bytes(chosen.usual.uplink_bytes)} up,"
+        f" {format_bytes(chosen.usual.downlink_bytes)} down; in the first"
         f" {format_bytes(chosen.first.downlink_bytes)} down",
-        "server": f"computes {100 * chosen.later.server_busy:.0f} % of a round; memory"
+        "server": f"computes {100 * chosen.usual.server_busy:.0f} % of a round; memory"
         f" {_of_limit(chosen.server_memory.total, plan.workload.server.memory_bytes)}",
     }
     return facts | _weights_fact(plan.workload, decision) | _energy_facts(plan)
+
+
+def _round_seconds(chosen: Forecast) -> str:
+    """A later round's; where devices come to do less, of both kinds."""
+    if chosen.early is None or chosen.rounds_early in (1, chosen.workload.rounds):
+        return format_seconds(chosen.usual.delay_s)
+    early_s, later_s = (format_seconds(one.delay_s) for one in (chosen.early, chosen.later))
+    return f"{early_s} until round {chosen.rounds_early}, then {later_s}"
 
 
 def _weights_fact(workload: Workload, decision: Decision) -> dict[str, str]:
@@ -301,7 +310,7 @@ class Cells:
 def shown_rows(plan: Plan) -> list[int]:
     """Which rows of the later round to show: all, or those that end it last."""
     assert plan.chosen is not None
-    delays = plan.chosen.later.device_delay_s
+    delays = plan.chosen.usual.device_delay_s
     if len(delays) <= MOST_DEVICES:
         return list(range(len(delays)))
     slowest: list[int] = np.argsort(-delays, kind="stable")[:MOST_DEVICES].tolist()
@@ -311,13 +320,13 @@ def shown_rows(plan: Plan) -> list[int]:
 def shown_devices(plan: Plan) -> list[int]:
     """The devices of these rows, by number."""
     assert plan.chosen is not None
-    return [plan.chosen.later.devices[row] for row in shown_rows(plan)]
+    return [plan.chosen.usual.devices[row] for row in shown_rows(plan)]
 
 
 def used_phases(plan: Plan) -> list[str]:
     """The phases that take any of the shown devices time, in the order of a round."""
     assert plan.chosen is not None
-    rows = plan.chosen.later.device_phase_s[shown_rows(plan)]
+    rows = plan.chosen.usual.device_phase_s[shown_rows(plan)]
     given = {phase.value for n, phase in enumerate(PLANNED) if rows[:, n].max() > 0}
     return [phase for phase in PHASES if phase in given]
 
@@ -325,7 +334,7 @@ def used_phases(plan: Plan) -> list[str]:
 def phase_cells(plan: Plan) -> Cells:
     """A row for each shown device: its seconds by phase of a later round, and their sum."""
     assert plan.chosen is not None
-    later, rows, phases = plan.chosen.later, shown_rows(plan), used_phases(plan)
+    later, rows, phases = plan.chosen.usual, shown_rows(plan), used_phases(plan)
     scale = time_scale(float(later.device_delay_s.max()))
     places = {phase.value: number for number, phase in enumerate(PLANNED)}
     seconds = later.device_phase_s[rows]
@@ -461,7 +470,9 @@ def way_cells(target: TargetPlan) -> Cells:
 def _way_row(target: TargetPlan, way: Way, *, energy: bool) -> tuple[str, ...]:
     decision, most_s = way.forecast.decision, way.most_s
     joules = "-" if way.devices_j is None else format_joules(way.devices_j)
-    name = ", ".join((decision.scheme.name, *way.unmeasured))
+    measured = way.variant.title if not way.variant.unmeasured and way.variant.title else None
+    names = decision.scheme.name, *(() if measured is None else (measured,)), *way.unmeasured
+    name = ", ".join(names)
     mark = " (the plan)" if way is target.chosen else " (not measured)" if way.unmeasured else ""
     bits = [_FLOAT32_BITS * part for part in (decision.codec.up, decision.codec.down)]
     return (
@@ -501,11 +512,16 @@ def target_notes(target: TargetPlan) -> Iterator[str]:
             f"not known: what other cuts than {profile.cut}, or a frozen device part, cost:"
             " `cutlayer profile` measures it"
         )
+    yield from (f"assumed: {line}" for line in target.assumed)
+    if any(one.forecast.decision.scheme.cached for one in target.ways):
+        yield (
+            "assumed: an activation that is kept costs no more accuracy than one coded anew;"
+            " without a codec they are the same"
+        )
     faster = [one for one in target.ways if way is None or one.seconds < way.seconds]
-    for one in faster:
-        if one.unmeasured:
-            what = ", ".join(one.unmeasured)
-            yield (
-                f"not known: accuracy with {what}, which would get there in"
-                f" {format_seconds(one.seconds)} if it cost none"
-            )
+    fastest = {one.unmeasured: one for one in reversed(faster) if one.unmeasured}
+    for unmeasured, one in sorted(fastest.items(), key=lambda each: each[1].seconds):
+        yield (
+            f"not known: accuracy with {', '.join(unmeasured)}, which would get there in"
+            f" {format_seconds(one.seconds)} ({one.forecast.decision.scheme.name}) if it cost none"
+        )

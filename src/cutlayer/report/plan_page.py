@@ -77,6 +77,7 @@ def target_record(target: TargetPlan) -> Record:
     return {
         "accuracy": target.target.accuracy,
         "most_devices_j": target.target.most_devices_j,
+        "assumed": list(target.assumed),
         "measured": [
             {"rounds": one.rounds, "steps": one.steps, "accuracies": list(one.accuracies)}
             for one in target.learning.curve
@@ -91,6 +92,7 @@ def target_record(target: TargetPlan) -> Record:
                 "accuracy_loss": way.loss.loss,
                 "accuracy_loss_error": way.loss.error,
                 "devices_j": way.devices_j,
+                "early_rounds": way.forecast.rounds_early,
                 "settings": {key: dict(own) for key, own in way.variant.settings.items()},
                 "not_measured": list(way.unmeasured),
                 "decision": _decision(way.forecast.decision),
@@ -132,6 +134,8 @@ def _forecast(plan: Plan, chosen: Forecast) -> Record:
         "training_s": chosen.training_s,
         "simulated_whole": chosen.whole,
         "first_round": _round(chosen.first),
+        "early_round": None if chosen.early is None else _round(chosen.early),
+        "early_rounds": chosen.rounds_early,
         "later_round": _round(chosen.later),
         "devices": [
             {
@@ -226,7 +230,7 @@ def _of_the_decision(plan: Plan) -> dict[str, object]:
 def _delays(plan: Plan) -> tuple[list[Bar], float]:
     """Each device's seconds by phase, and the longest."""
     assert plan.chosen is not None
-    later, phases = plan.chosen.later, used_phases(plan)
+    later, phases = plan.chosen.usual, used_phases(plan)
     places = {phase.value: number for number, phase in enumerate(PLANNED)}
     rows: list[Bar] = [
         (
