@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from cutlayer.planner.decision import PlannedServer, Prices, Workload
+from cutlayer.planner.energy import plan_energy
 from cutlayer.planner.estimate import amounts_of
-from cutlayer.planner.forecast import Forecast, forecast_rounds, plan_energy
+from cutlayer.planner.forecast import Forecast, forecast_rounds
 from planner import workloads
 
 

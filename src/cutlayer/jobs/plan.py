@@ -39,7 +39,8 @@ from cutlayer.planner.decision import (
     PlanLimits,
     Workload,
 )
-from cutlayer.planner.forecast import Forecast, PlanEnergy
+from cutlayer.planner.energy import PlanEnergy
+from cutlayer.planner.forecast import Forecast
 from cutlayer.planner.plan import Plan, make_plan, plan_as_given, with_best_shares
 from cutlayer.planner.profile import Profile
 from cutlayer.planner.target import (

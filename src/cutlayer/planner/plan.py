@@ -26,6 +26,7 @@ from cutlayer.planner.decision import (
     shortage,
     shortage_of,
 )
+from cutlayer.planner.energy import PlanEnergy, plan_energy
 from cutlayer.planner.estimate import (
     amounts_of,
     estimated_s,
@@ -46,10 +47,8 @@ from cutlayer.planner.explain import (
 )
 from cutlayer.planner.forecast import (
     Forecast,
-    PlanEnergy,
     RefinedDecision,
     forecast_rounds,
-    plan_energy,
     round_delay_s,
     turn_s,
 )

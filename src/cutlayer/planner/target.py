@@ -18,7 +18,8 @@ import numpy as np
 
 from cutlayer.errors import ConfigError
 from cutlayer.planner.decision import CodecChoice, Decision, PlanLimits, Workload, round_kinds
-from cutlayer.planner.forecast import Forecast, forecast_rounds, plan_energy
+from cutlayer.planner.energy import plan_energy
+from cutlayer.planner.forecast import Forecast, forecast_rounds
 from cutlayer.planner.profile import TRAINED, CurvePoint, DevicePartPoint, MeasuredLoss, Profile
 from cutlayer.planner.search import RankedDecision, ranked_decisions
 from cutlayer.rounds.schemes import SFT, Scheme
