@@ -26,6 +26,7 @@ def test_after_the_first_epoch_a_round_needs_no_device() -> None:
     assert frozen is not None and cached is not None and cached.early is not None
     assert cached.workload.epoch_rounds == 2
     assert cached.first.delay_s == frozen.first.delay_s
+    assert cached.first.sent == frozen.first.sent
     assert cached.early.delay_s == frozen.later.delay_s
     assert cached.early.uplink_bytes == frozen.later.uplink_bytes > 0
     assert cached.later.uplink_bytes == 0

@@ -1,6 +1,6 @@
 """What a decision comes to: the timeline's seconds, the cost models' bytes and memory."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from cutlayer.planner.forecast import (
     Forecast,
     PlayedRounds,
     forecast_rounds,
+    sent_bytes,
 )
 from cutlayer.rounds.schemes import SCHEMES, DeviceOrder, Phase
 from cutlayer.rounds.simulate import simulate
@@ -129,3 +130,38 @@ def test_memory_against_the_limits() -> None:
     assert Forecast(
         replace(own, devices=enough), seen.decision, seen.first, seen.later, whole=True
     ).fits
+
+
+@pytest.mark.parametrize("name", ["sft", "sft-frozen", "sl", "splitlora", "fl-lora", "fl-full"])
+def test_what_is_sent_by_payload_is_all_that_is_sent(name: str) -> None:
+    own = workloads.workload()
+    decision = workloads.decision(own, scheme=SCHEMES[name])
+    curves = own.channel.mean_curves()
+    seen = forecast_rounds(own, decision)
+    for each in (seen.first, seen.later):
+        assert each.sent.total == each.uplink_bytes + each.downlink_bytes
+    # weights once, if they stay as they are
+    assert seen.later.sent.weights == 0
+    assert (seen.first.sent.weights > 0) == (name != "fl-full")
+    trains, splits = decision.scheme.trains_device, decision.scheme.splits
+    assert (seen.later.sent.gradient > 0) == (trains and splits)
+    assert (seen.later.sent.adapter_up > 0) == trains
+    assert (seen.later.sent.adapter_down > 0) == trains
+    whole = sent_bytes(own, decision, curves)
+    rounds = seen.first.sent.plus(seen.later.sent, own.rounds - 1)
+    assert asdict(whole) == pytest.approx(asdict(rounds), rel=1e-12)
+
+
+def test_a_warm_part_is_heard_once_more_as_it_was_merged() -> None:
+    own = replace(workloads.workload(), warm_rounds=2)
+    decision = workloads.decision(own)
+    seen = forecast_rounds(own, decision)
+    assert seen.early is not None
+    heard = seen.early.sent.adapter_down
+    assert heard > 0 and seen.later.sent.adapter_down == 0
+    trained = forecast_rounds(replace(own, warm_rounds=None), decision)
+    assert seen.early.sent == trained.later.sent
+    # round 1 with the weights, round 2, and once more as round 3 opens
+    whole = sent_bytes(own, decision, own.channel.mean_curves())
+    first = seen.first.sent.adapter_down
+    assert whole.adapter_down == pytest.approx(first + 2 * heard, rel=1e-12)

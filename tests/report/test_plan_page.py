@@ -69,6 +69,7 @@ def test_the_page_has_its_sections(plan: Plan) -> None:
     assert page.headings == [
         "Decision",
         "A round after the first, by device",
+        "What is sent",
         "Memory at the peak",
         "Sensitivity",
         "Every cut",

@@ -1,7 +1,7 @@
 """What a decision comes to: seconds by the timeline, bytes by payload, memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -25,7 +25,15 @@ from cutlayer.rounds.memory import PartMemory
 from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place
 from cutlayer.rounds.simulate import simulate
-from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules, legs_of, round_work
+from cutlayer.rounds.work import (
+    DeviceRates,
+    DeviceWork,
+    SharingRules,
+    legs_of,
+    round_work,
+    trained_model,
+)
+from cutlayer.spec import Trained
 from cutlayer.units import BITS_PER_BYTE
 
 # What a decision comes to: a round's seconds by the timeline, its bytes, each device's memory.
@@ -171,20 +179,51 @@ class Forecast:
         return fits_memory(self.workload, self.decision)
 
 
+@dataclass(frozen=True)
+class SentBytes:
+    """Bytes by payload, without labels, frames and checksums: of what comes before the server's
+    first block, of its gradient, of adapters up and down, of frozen weights."""
+
+    activation: float = 0.0
+    gradient: float = 0.0
+    adapter_up: float = 0.0
+    adapter_down: float = 0.0
+    weights: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of them, up and down."""
+        return float(sum(astuple(self)))
+
+    def plus(self, other: "SentBytes", times: float = 1.0) -> "SentBytes":
+        """With so many times what the other has."""
+        both = zip(astuple(self), astuple(other), strict=True)
+        return SentBytes(*(one + times * more for one, more in both))
+
+
 @dataclass(frozen=True, eq=False)
 class RoundForecast:
     """A round's seconds: `delay_s`, the server's busy part, and by phase those of some devices.
 
     `devices`: whose rows these are, by number: those that were played, the slowest among them.
-    `uplink_bytes`, `downlink_bytes`: of all devices, a broadcast once.
+    `sent`: of all devices, a broadcast once.
     """
 
     delay_s: float
     server_busy: float
-    uplink_bytes: float
-    downlink_bytes: float
+    sent: SentBytes
     devices: tuple[int, ...]
     device_phase_s: Float64[np.ndarray, "played phase"]
+
+    @property
+    def uplink_bytes(self) -> float:
+        """What all devices send."""
+        return self.sent.activation + self.sent.adapter_up
+
+    @property
+    def downlink_bytes(self) -> float:
+        """What the server sends, a broadcast once."""
+        return self.sent.gradient + self.sent.adapter_down + self.sent.weights
 
     @property
     def device_delay_s(self) -> Float64[np.ndarray, " played"]:
@@ -231,12 +270,7 @@ class PlayedRounds:
             np.array([list(line.phase_seconds(n).values()) for n in rows]) for line in timelines
         ]
         spread, delay_s = _extrapolated(phase_s, self.part), self._delay_s(timelines)
-        # the first round is evaluated
-        workload = replace(self.workload, evaluated=1.0) if first_round else self.workload
-        amounts = amounts_of(workload, self.decision)
-        coded_up, coded_down = workload.adapter_ratio_of(self.decision.scheme)
-        handed_over = (1.0 if first_round else coded_down) / coded_up
-        up, down = _bytes(timelines[-1], amounts, handed_over)
+        amounts = self._amounts(first_round)
         return RoundForecast(
             delay_s=delay_s,
             server_busy=(
@@ -244,11 +278,41 @@ class PlayedRounds:
                 if self.decision.shares_passes
                 else server_part(amounts, self.decision, delay_s)
             ),
-            uplink_bytes=up,
-            downlink_bytes=down,
+            sent=self.sent(first_round=first_round),
             devices=self.sample.devices,
             device_phase_s=_own_parts(self.decision, spread, self.sample.stands_for),
         )
+
+    def sent(self, *, first_round: bool) -> SentBytes:
+        """What all devices send and hear in a round; of broadcasts the largest that anyone played
+        hears."""
+        decision, amounts = self.decision, self._amounts(first_round)
+        coded_up, coded_down = self.workload.adapter_ratio_of(decision.scheme)
+        heard = max(
+            sum(
+                float(work.payload_bytes(step).sum())
+                for step in decision.scheme.opening
+                if step.place is Place.BROADCAST
+            )
+            for work in self.works(first_round=first_round, part=self.part)
+        )
+        weights = min(heard, _weight_bytes(self.workload, decision)) if first_round else 0.0
+        handed = sum(step.place is Place.DOWNLINK for step in decision.scheme.opening)
+        down_over_up = (1.0 if first_round else coded_down) / coded_up
+        handed_bits = handed * down_over_up * amounts.adapter_bits
+        return SentBytes(
+            activation=float((amounts.local_steps * amounts.up_bits).sum()) / BITS_PER_BYTE,
+            gradient=float((amounts.local_steps * amounts.down_bits).sum()) / BITS_PER_BYTE,
+            adapter_up=float(amounts.adapter_bits.sum()) / BITS_PER_BYTE,
+            adapter_down=heard - weights + float(handed_bits.sum()) / BITS_PER_BYTE,
+            weights=weights,
+        )
+
+    def _amounts(self, first_round: bool) -> Amounts:
+        if not first_round:
+            return amounts_of(self.workload, self.decision)
+        # it is evaluated, and nobody holds a sample yet
+        return amounts_of(replace(self.workload, evaluated=1.0, samples=None), self.decision)
 
     def works(self, *, first_round: bool = False, part: float = 1.0) -> list[DeviceWork]:
         """The work in a round of each device played, or in the first `part` of its local steps.
@@ -332,6 +396,32 @@ def turn_s(workload: Workload, decision: Decision, curves: RateCurves) -> float:
     return heard_s(amounts_of(kinds[0].workload, decision), curves)
 
 
+def sent_bytes(workload: Workload, decision: Decision, curves: RateCurves) -> SentBytes:
+    """In all rounds together, without simulating any."""
+    sent = PlayedRounds(workload, decision, curves).sent(first_round=True)
+    for kind in round_kinds(workload, decision):
+        each = PlayedRounds(kind.workload, kind.decision, curves).sent(first_round=False)
+        sent = sent.plus(each, kind.rounds)
+    if turn_s(workload, decision, curves) > 0:
+        kind = round_kinds(workload, decision)[0]
+        each = PlayedRounds(kind.workload, decision, curves).sent(first_round=False)
+        sent = sent.plus(SentBytes(adapter_down=each.adapter_down))
+    return sent
+
+
+def _weight_bytes(workload: Workload, decision: Decision) -> float:
+    """Of the frozen weights that devices hear in the first round."""
+    scheme, accounting = decision.scheme, workload.accounting
+    cut = max(decision.cuts)
+    if scheme.trained is Trained.WEIGHTS:
+        return 0.0
+    model = trained_model(workload.model, scheme, cut)
+    blocks = cut if scheme.splits else model.blocks
+    if accounting.weights is not None:
+        return accounting.weights.bytes(model, blocks)
+    return float(accounting.traffic(model, blocks, workload.batch, scheme.trained).model_bytes)
+
+
 def _work(
     workload: Workload,
     decision: Decision,
@@ -387,25 +477,6 @@ def _own_parts(
             own_s[:, column] -= others_s
             own_s[:, PHASES.index(Phase.TURN if in_turn else leg.wait)] += others_s
     return own_s
-
-
-def _bytes(timeline: RoundTimeline, amounts: Amounts, handed_over: float) -> tuple[float, float]:
-    """Up and down, of all devices; of broadcasts the largest that anyone played hears.
-    `handed_over`: bytes of an adapter that is handed to a device over those that one sends."""
-    opening = timeline.scheme.opening
-    handed = sum(step.place is Place.DOWNLINK for step in opening)
-    heard = max(
-        sum(
-            float(work.payload_bytes(step).sum())
-            for step in opening
-            if step.place is Place.BROADCAST
-        )
-        for work in timeline.work
-    )
-    up_bits = amounts.local_steps * amounts.up_bits + amounts.adapter_bits
-    adapter_bits = handed * handed_over * amounts.adapter_bits
-    down_bits = amounts.local_steps * amounts.down_bits + adapter_bits
-    return float(up_bits.sum()) / BITS_PER_BYTE, heard + float(down_bits.sum()) / BITS_PER_BYTE
 
 
 @dataclass(frozen=True)

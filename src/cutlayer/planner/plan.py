@@ -48,8 +48,10 @@ from cutlayer.planner.explain import (
 from cutlayer.planner.forecast import (
     Forecast,
     RefinedDecision,
+    SentBytes,
     forecast_rounds,
     round_delay_s,
+    sent_bytes,
     turn_s,
 )
 from cutlayer.planner.search import (
@@ -68,12 +70,14 @@ UNCOMPRESSED = CodecChoice("none", {}, 1.0, 1.0, 0.0)
 
 @dataclass(frozen=True)
 class Baseline:
-    """Another way to train the same: a later round's delay, all rounds', and whom it fits."""
+    """Another way to train the same: a later round's delay, all rounds', what all of them send, and
+    whom it fits."""
 
     name: str
     decision: Decision
     delay_s: float
     training_s: float
+    sent: SentBytes
     fits_devices: bool
     fits_server: bool
 
@@ -322,6 +326,7 @@ def _baseline(workload: Workload, name: str, way: Decision, curves: RateCurves) 
         decision=way,
         delay_s=later_s,
         training_s=first_s + (workload.rounds - 1) * later_s + turn_s(workload, way, curves),
+        sent=sent_bytes(workload, way, curves),
         fits_devices=fits_devices(workload, way),
         fits_server=fits_server(workload, way),
     )

@@ -6,7 +6,7 @@ baselines. Knows plans, no terminal, no page and no file.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -24,10 +24,11 @@ from cutlayer.planner.explain import (
     ServerMemoryInfeasibility,
 )
 from cutlayer.planner.forecast import PHASES as PLANNED
-from cutlayer.planner.forecast import Forecast
+from cutlayer.planner.forecast import Forecast, sent_bytes
 from cutlayer.planner.plan import Baseline, CutRow, Plan
 from cutlayer.planner.target import TargetPlan, Way
 from cutlayer.report.wording import (
+    PAYLOADS,
     PHASES,
     byte_scale,
     column,
@@ -379,6 +380,30 @@ def device_cells(plan: Plan) -> Cells:
         headings.append("energy J")
         columns.append(column(joules))
     return Cells(tuple(headings), tuple(zip(*columns, strict=True)))
+
+
+def sent_cells(plan: Plan) -> Cells:
+    """A row for each kind of round, what all devices together send and hear in one of them by
+    payload; then one for each scheme, of all rounds."""
+    assert plan.chosen is not None
+    chosen, curves = plan.chosen, plan.workload.channel.mean_curves()
+    rows = [("round 1", chosen.first.sent)]
+    number = 2
+    for kind, each in chosen.by_kind:
+        if kind.rounds:
+            last = number + kind.rounds - 1
+            name = f"round {number}" if kind.rounds == 1 else f"rounds {number} to {last}, each"
+            rows.append((name, each.sent))
+            number += kind.rounds
+    own = sent_bytes(chosen.workload, chosen.decision, curves)
+    rows.append(("all rounds", own))
+    rows += [(f"all rounds, {each.name}", each.sent) for each in plan.baselines]
+    names = [name for name in PAYLOADS if any(asdict(sent).get(name) for _, sent in rows)]
+    cells = tuple(
+        (name, *(format_bytes(asdict(sent)[key]) for key in names), format_bytes(sent.total))
+        for name, sent in rows
+    )
+    return Cells(("", *(PAYLOADS[name].label for name in names), "all"), cells)
 
 
 def phase_legend(plan: Plan) -> str:

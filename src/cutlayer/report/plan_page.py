@@ -24,6 +24,7 @@ from cutlayer.report.plan import (
     phase_legend,
     plan_title,
     resource_line,
+    sent_cells,
     shown_devices,
     shown_rows,
     used_phases,
@@ -64,6 +65,7 @@ def plan_record(plan: Plan, notes: Sequence[str] = ()) -> Record:
                 "name": baseline.name,
                 "delay_s": baseline.delay_s,
                 "training_s": baseline.training_s,
+                "sent_bytes": asdict(baseline.sent),
                 "fits": baseline.fits,
                 "decision": _decision(baseline.decision),
             }
@@ -169,6 +171,7 @@ def _round(played: RoundForecast) -> Record:
     return {
         "delay_s": played.delay_s,
         "server_busy": played.server_busy,
+        "sent_bytes": asdict(played.sent),
         "uplink_bytes": played.uplink_bytes,
         "downlink_bytes": played.downlink_bytes,
         "played_devices": list(played.devices),
@@ -219,6 +222,7 @@ def _of_the_decision(plan: Plan) -> dict[str, object]:
         "phase_words": phase_legend(plan),
         "phases": [(PHASES[phase].colour, PHASES[phase].label) for phase in used_phases(plan)],
         "delays": _delays(plan),
+        "sent": sent_cells(plan),
         "devices": device_cells(plan),
         "kinds": [(kind.colour, kind.label) for kind in MEMORY_KINDS.values()],
         "memory": _memory(plan),

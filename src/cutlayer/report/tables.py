@@ -39,6 +39,7 @@ from cutlayer.report.plan import (
     phase_legend,
     plan_title,
     resource_line,
+    sent_cells,
     way_cells,
 )
 from cutlayer.report.sweep import (
@@ -315,6 +316,7 @@ def plan_tables(plan: Plan) -> RenderableType:
     title = "a round after the first, by device"
     note = "; ".join(each for each in (seconds.note, phase_legend(plan)) if each)
     parts += _section(title, _cells_table(seconds), Text(note, style="dim"))
+    parts += _section("what is sent, a broadcast once", _cells_table(sent_cells(plan)))
     parts += _section("what each device has", _cells_table(device_cells(plan)))
     lines = [resource_line(row) for row in plan.resource_sensitivities]
     lines += [limit_line(limit) for limit in plan.limit_sensitivities]
