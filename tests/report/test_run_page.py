@@ -17,6 +17,7 @@ import pytest
 from cutlayer.errors import RunError
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import phases_in
+from cutlayer.units import format_seconds
 from report.fake_run import FakeRun, write_fake_run
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -186,6 +187,21 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     assert HOSTILE[1][:15] in reader.text
     assert "鞄と靴" in reader.text
     assert len(drawings(path)) == 6
+
+
+def test_a_last_round_without_devices_is_told_in_words(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=2))
+    steps = [json.loads(line) for line in (directory / "trace.jsonl").read_text().splitlines()]
+    last = max(step["round"] for step in steps)
+    for step in steps:
+        if step["round"] == last and step["phase"] != "server_compute":
+            step["end_s"] = step["start_s"]
+    (directory / "trace.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    page = write_report(directory).read_text(encoding="utf-8")
+    assert f"Round {last}: no device had anything to do." in page
+    assert 'id="gantt' not in page
+    delay_s = rounds_of(directory)[-1]["delay_s"]
+    assert f"trained alone for {format_seconds(delay_s)}" in page
 
 
 def test_a_diverged_run_still_has_its_page(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ from cutlayer.report.wording import (
     word,
 )
 from cutlayer.rounds.result import TimelineEvent
+from cutlayer.rounds.schemes import Phase
 from cutlayer.training.records import Partition, Summary, TrainedRound
 from cutlayer.units import format_seconds
 
@@ -355,14 +356,22 @@ def _of_the_last_round(run: RunRecord) -> dict[str, object]:
     """One round step by step, if a trace of it is there."""
     steps = run.last_round_steps
     if not run.trained or not steps:
-        return {"gantt": None}
+        return {"gantt": None, "alone_s": None}
     slowest = run.trained[-1].slowest_device
+    if not any(_on_a_device(step) for step in steps):
+        return {"gantt": None, "alone_s": format_seconds(run.trained[-1].delay_s)}
     return {
         "gantt": _svg(gantt_figure(steps, slowest), "gantt", "who does what when"),
         "steps": gantt_local_steps(steps, slowest),
         "rows": len(gantt_devices(steps, slowest)),
         "drawn_phases": [(phase.colour, phase.label) for phase in gantt_phases(steps)],
     }
+
+
+def _on_a_device(step: TimelineEvent) -> bool:
+    """Whether a device, or its link, works on it for any time."""
+    idle = {*WAITS, Phase.SERVER_COMPUTE.value}
+    return step.phase not in idle and step.end_s > step.start_s
 
 
 def _about(summary: Summary) -> dict[str, str]:
