@@ -16,9 +16,12 @@ from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Subset
 from cutlayer.jobs.prepare import prepare
 from cutlayer.net.server.events import Tick
+from cutlayer.net.wire.messages import Held
+from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.training.round import RoundOutcome
 from cutlayer.training.state import CacheLimits, Setup
 from net.harness import Run, Site, final, play, same_adapters, trained
+from net.recompute import passes
 
 ROUNDS = 4
 Folders = tuple[Path, Path]
@@ -129,6 +132,38 @@ def test_a_server_that_is_killed_goes_on_to_the_same_bits(
     run = Run(setup, tmp_path, ROUNDS, quorum=2)
     assert asyncio.run(guarded(_killed_often(run, every))) > 0
     assert same_adapters(final(run), trained(setup, ROUNDS)[-1].state)
+
+
+@pytest.mark.parametrize(("room", "every"), [(1.0, None), (1.0, 23), (0.5, None)])
+def test_what_is_held_and_what_comes_share_passes(
+    room: float, every: int | None, vision: Folders, tmp_path: Path
+) -> None:
+    """Of several devices, whether they send or not; each comes to what it comes to alone but for
+    rounding, killed servers too."""
+    setup = _setup(vision, codec="none")
+    outcomes = trained(setup, ROUNDS)
+    assert outcomes[-1].cache is not None
+    if room < 1:
+        limits = CacheLimits(int(room * outcomes[-1].cache.held_bytes), 10**6)
+        setup = replace(setup, server=replace(setup.server, cache=limits))
+        outcomes = trained(setup, ROUNDS)
+    run = Run(setup, tmp_path, ROUNDS, quorum=2, batching=ServerBatching(ServerBatch.ARRIVALS))
+    if every is None:
+        asyncio.run(guarded(play(run)))
+    else:
+        assert asyncio.run(guarded(_killed_often(run, every))) > 0
+    shared = [
+        {type(entry.message) for entry in passed}
+        for number in range(1, ROUNDS + 1)
+        for passed in passes(run.archive.entries(number))
+        if len({entry.device for entry in passed}) > 1
+    ]
+    assert room < 1 or any(Held in kinds for kinds in shared)
+    own, expected = final(run).server.row, outcomes[-1].state.server.row
+    # of all values: AdamW divides by gradients, which rounding moves where they are next to 0
+    assert (own - expected).norm() <= 1e-5 * expected.norm()
+    if every is None:
+        assert [run.figures[n] for n in range(1, ROUNDS + 1)] == [each.cache for each in outcomes]
 
 
 def test_a_device_that_is_away_does_not_stop_a_round_that_needs_nothing_of_it(
