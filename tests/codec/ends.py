@@ -35,3 +35,16 @@ def cosine(a, b):
     """Between two tensors, in float64."""
     a, b = a.astype(np.float64).reshape(-1), b.astype(np.float64).reshape(-1)
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def any_symbols(rows, columns, rng):
+    """Integers of a random step, with scales of rows and columns, of which some may be alike, all
+    zero or of one sign."""
+    spread = rng.choice([0, 0.5, 1.5, 4], 2)
+    scales = np.exp(rng.normal(0, spread[0], (rows, 1)) + rng.normal(0, spread[1], columns))
+    values = rng.laplace(size=(rows, columns)) * scales * rng.choice([0.02, 0.3, 1, 4, 30, 5000])
+    symbols = np.clip(np.trunc(values), -32767, 32767).astype(np.int16)
+    chosen = rng.random(columns) < rng.choice([0, 0.4, 1])
+    symbols[:, chosen] = abs(symbols[:, chosen]) * rng.choice([-1, 0, 1], chosen.sum())
+    symbols[rng.random(rows) < rng.choice([0, 0, 0.6])] = 0
+    return np.repeat(symbols[:1], rows, axis=0) if rng.random() < 0.1 else symbols

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codec.adaptive import entropy_bits
+from codec.ends import any_symbols
+from codec.forms import FORMS
 from codec.test_entropy import heavy_tailed
 from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter
 from cutlayer.codec.kernels.native import load_kernels
@@ -34,6 +36,24 @@ def size_bytes(symbols):
         TwoWay().decode(sections, *symbols.shape, KERNELS), symbols, strict=True
     )
     return sum(map(len, sections.values()))
+
+
+@at_most(60)
+@given(st.integers(0, 2**32 - 1), st.sampled_from((1, 3, 40, 300)), st.integers(1, 90))
+def test_all_forms_choose_and_write_the_same(seed, rows, columns):
+    symbols = any_symbols(rows, columns, np.random.default_rng(seed))
+    sections = TwoWay().encode(symbols, FORMS[0])
+    for form in FORMS[1:3]:
+        assert list(TwoWay().encode(symbols, form).items()) == list(sections.items())
+
+
+@pytest.mark.parametrize("shape", [(2300, 60), (40, 2300)])
+def test_all_forms_write_the_same_of_long_series(shape):
+    symbols = heavy_tailed(*shape, np.random.default_rng(0))
+    portable, native = (TwoWay().encode(symbols, form) for form in FORMS[:2])
+    assert list(portable) == list(native)
+    assert portable == native
+    assert ("row scores" in native) == (shape[0] > shape[1])
 
 
 @pytest.mark.parametrize("step", [1.0, 4.0, 12.0])

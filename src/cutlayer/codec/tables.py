@@ -15,6 +15,7 @@ that a row's and a column's score add up to that of the symbol where they meet. 
 is coded by a table of its own, a short one with one state, a long one with many.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,6 @@ from cutlayer.errors import PacketError
 
 # the first magnitude of each group that shares a hazard
 HAZARD_EDGES: Integers = np.array((0, 1, 2, 3, 4, 5, 6, 8, 12, 18, 30))
-LARGEST_REACH = 62
-LARGEST_CLASSES = 64
 SIGN_ONE = 256
 # scores are within it, so that two of them add up in int16 many times
 LARGEST_SCORE = 1 << 9
@@ -91,8 +90,7 @@ def class_sizes(
 
 def log_scale(means: Float64[np.ndarray, " any"]) -> Float64[np.ndarray, " any"]:
     """log2 of the Laplacian scale [steps] at which symbols have these mean magnitudes, all > 0."""
-    scales: Float64[np.ndarray, " any"] = -np.log2(np.log1p(1 / means))
-    return scales
+    return np.array([-math.log2(math.log1p(1 / mean)) for mean in means.tolist()])
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,5 +290,5 @@ def _better_running(values: Int64[np.ndarray, " live"], steps: Int64[np.ndarray,
 
 def _entropy_bits(values: Int64[np.ndarray, " live"]) -> float:
     counts = np.bincount(values - values.min())
-    counts = counts[counts > 0]
-    return float((counts * np.log2(values.size / counts)).sum())
+    terms = [count * math.log2(values.size / count) for count in counts.tolist() if count]
+    return float(np.sum(terms))

@@ -9,6 +9,7 @@ the encoder makes is in the section "model"; long series of scores have sections
 Prefer it always, but where 10 ns a symbol are too slow. Knows nothing of what symbols mean.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -28,8 +29,13 @@ from cutlayer.codec.entropy import (
 )
 from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter, Number
 from cutlayer.codec.kernels.kernels import (
+    LARGEST_CLASSES,
+    LARGEST_REACH,
+    SAMPLE_SYMBOLS,
+    SCORE_SECTIONS,
     SKIPPED_ROW,
     ContextModel,
+    Described,
     Integers,
     Kernels,
     Symbols,
@@ -37,8 +43,6 @@ from cutlayer.codec.kernels.kernels import (
 )
 from cutlayer.codec.tables import (
     HAZARD_EDGES,
-    LARGEST_CLASSES,
-    LARGEST_REACH,
     LARGEST_SCORE,
     LARGEST_SPREAD,
     SIGN_ONE,
@@ -64,13 +68,10 @@ _CHUNK_SYMBOLS = 1 << 20
 _MOST_CHUNKS = 64
 # what a code takes beyond its symbols' entropy: 32 lanes of 24 bits
 _CODE_BYTES = 96
-# so many tell what classes are like
-_SAMPLE_SYMBOLS = 1 << 20
 # classes at the ends that hold no more non-zero symbols are merged
 _FEW = 8
 # up to it no symbol is an escape
 _SMALL_REACH = 16
-SCORE_SECTIONS = ("scores", "row scores", "column scores", "skews")
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,11 +161,16 @@ def _matching(
     lowest = int(others.min())
     counts = np.bincount(others - lowest)
     kinds = np.clip(grid[:, None] + np.arange(counts.size) + lowest, 0, means.size - 1)
-    expected = np.log(means[kinds] @ counts)
+    # libm's logarithms and numpy's own sums, which the C form has as well
+    expected = _log((means[kinds] * counts).sum(1))
     edges = (expected[1:] + expected[:-1]) / 2
     values = np.zeros(series.live.size, dtype=np.int64)
-    values[series.live] = grid[np.searchsorted(edges, np.log(sums[series.live]))]
+    values[series.live] = grid[np.searchsorted(edges, _log(sums[series.live]))]
     return Scores(values, series.live)
+
+
+def _log(values: Float64[np.ndarray, " any"]) -> Float64[np.ndarray, " any"]:
+    return np.array([math.log(value) for value in values.tolist()])
 
 
 def _based(layout: Contexts) -> tuple[Contexts, int]:
@@ -192,10 +198,10 @@ def _score_step(total: float, rows: int, columns: int) -> float:
     the log2 of a scale, is n a^2 ln(2)^2 for n non-zero symbols with probability exp(-a).
     """
     mean = total / (rows * columns)
-    rate = np.log1p(1 / mean)
-    count = mean / (1 + mean) * np.sqrt(rows * columns)
-    step = np.sqrt(12 / count) / (rate * np.log(2))
-    return float(min(max(step, _FINEST_STEP), _COARSEST_STEP))
+    rate = math.log1p(1 / mean)
+    count = mean / (1 + mean) * math.sqrt(rows * columns)
+    step = math.sqrt(12 / count) / (rate * math.log(2))
+    return min(max(step, _FINEST_STEP), _COARSEST_STEP)
 
 
 def _skews(
@@ -207,7 +213,7 @@ def _skews(
     levels = np.digitize(tilt / count, _SKEW_EDGES)
     # a tilt that chance alone would give is none
     levels[tilt * tilt < 2.25 * count] = 0
-    gain_bits = (count * (tilt / count) ** 2 / (2 * np.log(2)))[levels > 0].sum()
+    gain_bits = (count * (tilt / count) ** 2 / (2 * math.log(2)))[levels > 0].sum()
     if gain_bits < 2 * columns.size + 10:
         return np.zeros(columns.size, dtype=np.int64)
     skews: Int64[np.ndarray, " live"] = np.where(levels > 0, 2 * levels - (signs > 0), 0)
@@ -250,24 +256,13 @@ class TwoWay(EntropyCoder):
     name: ClassVar[str] = "two-way"
 
     def encode(self, symbols: Symbols, kernels: Kernels) -> Sections:
-        sums = kernels.sums(symbols)
-        if not sums.largest:
+        found = kernels.described(symbols) or described(symbols, kernels)
+        if not found.symbols:
             return {}
-        layout, kinds = _fitted(symbols, sums, kernels)
-        counts, reach, layout = _counted(symbols, layout, kinds, sums.largest, kernels)
-        writer = BitWriter()
-        sections = write_layout(layout, writer, kernels)
-        for value in (counts.shape[1] - 1, reach - 1, int(sums.largest > reach)):
-            Number(1).put(value, writer)
-        frequencies = _write_tables(counts, layout, writer, kernels)
-        model = layout.model(counts.shape[1], frequencies)
-        chunks = _chunks(layout.symbols, symbols.shape[0])
-        sections["code"] = _joined(kernels.rans_encode(symbols, model, chunks))
-        if sums.largest > reach:
-            at_reach = symbols[(symbols >= reach) | (symbols <= -reach)].astype(np.int64)
-            sections["escapes"] = write_excesses(np.abs(at_reach) - reach)
-        sections["model"] = writer.to_bytes()
-        return {name: data for name, data in sections.items() if data}
+        chunks = _chunks(found.symbols, symbols.shape[0])
+        code = _joined(kernels.rans_encode(symbols, found.model, chunks))
+        others = {"code": code, "escapes": found.escapes, "model": found.model_bits}
+        return {name: data for name, data in {**found.scores, **others}.items() if data}
 
     def decode(
         self, sections: Mapping[str, bytes], rows: int, columns: int, kernels: Kernels
@@ -305,10 +300,30 @@ class TwoWay(EntropyCoder):
         }
 
 
+def described(symbols: Symbols, kernels: Kernels) -> Described:
+    """What is said of symbols beside their code."""
+    sums = kernels.sums(symbols)
+    if not sums.largest:
+        return Described.nothing()
+    layout, kinds = _fitted(symbols, sums, kernels)
+    counts, reach, layout = _counted(symbols, layout, kinds, sums.largest, kernels)
+    writer = BitWriter()
+    scores = write_layout(layout, writer, kernels)
+    for value in (counts.shape[1] - 1, reach - 1, int(sums.largest > reach)):
+        Number(1).put(value, writer)
+    frequencies = _write_tables(counts, layout, writer, kernels)
+    escapes = b""
+    if sums.largest > reach:
+        at_reach = symbols[(symbols >= reach) | (symbols <= -reach)].astype(np.int64)
+        escapes = write_excesses(np.abs(at_reach) - reach)
+    model = layout.model(counts.shape[1], frequencies)
+    return Described(scores, writer.to_bytes(), escapes, model, layout.symbols)
+
+
 def _fitted(symbols: Symbols, sums: SymbolSums, kernels: Kernels) -> tuple[Contexts, int]:
     """Scores refined once by what some rows say about the classes, and the number of classes."""
     layout, kinds = layout_of(sums)
-    every = max(symbols.size // _SAMPLE_SYMBOLS, 1)
+    every = max(symbols.size // SAMPLE_SYMBOLS, 1)
     some = replace(layout, rows=Scores(layout.rows.values[::every], layout.rows.live[::every]))
     if not some.rows.live.any():
         return layout, kinds

@@ -15,6 +15,7 @@ from cutlayer.codec.kernels.adaptive_bits import BitReader, BitWriter
 from cutlayer.codec.kernels.kernels import (
     Arrays,
     ContextModel,
+    Described,
     Hazards,
     Integers,
     Kernels,
@@ -305,6 +306,9 @@ class DeviceKernels(Kernels):
 
     def sums(self, symbols: Symbols) -> SymbolSums:
         return self._host.sums(symbols)
+
+    def described(self, symbols: Symbols) -> Described | None:
+        return self._host.described(symbols)
 
     def histogram(self, symbols: Symbols, model: ContextModel) -> Int64[np.ndarray, "table symbol"]:
         return self._host.histogram(symbols, model)

@@ -1488,30 +1488,34 @@ typedef struct {
     int64_t size, carried; /* into the bytes before `code` */
 } bit_writer;
 
+static void shift_out(bit_writer *w)
+{
+    if (w->low >= RANGE_TOP) {
+        int64_t at = w->size - 1;
+        w->low -= RANGE_TOP;
+        while (at >= 0 && w->code[at] == 255) w->code[at--] = 0;
+        if (at >= 0) w->code[at]++;
+        else w->carried++;
+    }
+    w->code[w->size++] = (uint8_t)(w->low >> 24);
+    w->low = w->low << 8 & (RANGE_TOP - 1);
+}
+
 static void put_bit(bit_writer *w, int bit, bit_context *context)
 {
     uint64_t bound = zeros_part(w->range, context);
     w->low += bit ? bound : 0;
     w->range = bit ? w->range - bound : bound;
     count_bit(context, bit);
-    for (; w->range < RANGE_LOW; w->range <<= 8) {
-        if (w->low >= RANGE_TOP) {
-            int64_t at = w->size - 1;
-            w->low -= RANGE_TOP;
-            while (at >= 0 && w->code[at] == 255) w->code[at--] = 0;
-            if (at >= 0) w->code[at]++;
-            else w->carried++;
-        }
-        w->code[w->size++] = (uint8_t)(w->low >> 24);
-        w->low = w->low << 8 & (RANGE_TOP - 1);
-    }
+    for (; w->range < RANGE_LOW; w->range <<= 8) shift_out(w);
 }
 
-static void put_signed(bit_writer *w, number *n, int64_t value)
+/* The first `unary` steps (at most UNARY) have contexts of their own. */
+static void put_number(bit_writer *w, number *n, int64_t size, int64_t unary)
 {
-    int64_t size = value < 0 ? -value : value, rest = size - UNARY + 1;
-    for (int64_t i = 0; i < least(size, UNARY); i++) put_bit(w, 1, n->unary + i);
-    if (size < UNARY) {
+    int64_t rest = size - unary + 1;
+    for (int64_t i = 0; i < least(size, unary); i++) put_bit(w, 1, n->unary + i);
+    if (size < unary) {
         put_bit(w, 0, n->unary + size);
     } else {
         int length = 0;
@@ -1520,7 +1524,12 @@ static void put_signed(bit_writer *w, number *n, int64_t value)
         if (length < LONGEST) put_bit(w, 0, n->length + length);
         for (int i = length - 1; i >= 0; i--) put_bit(w, (int)(rest >> i & 1), &n->rest);
     }
-    if (size) put_bit(w, value < 0, &n->sign);
+}
+
+static void put_signed(bit_writer *w, number *n, int64_t value, int64_t unary)
+{
+    put_number(w, n, value < 0 ? -value : value, unary);
+    if (value) put_bit(w, value < 0, &n->sign);
 }
 
 typedef struct {
@@ -1622,7 +1631,7 @@ static int64_t walk_hazards(const int64_t *above, bit_writer *writer, bit_reader
                 int64_t go = 0;
                 for (int64_t j = first + 1; j <= last; j++) go += least_j[j];
                 cell = best_cell(least_j[first] - least_j[last], go, cells, predicted);
-                put_signed(writer, n, cell - predicted);
+                put_signed(writer, n, cell - predicted, UNARY);
             } else {
                 cell = predicted + get_signed(reader, n);
                 if (cell < 0 || cell > cells) return BAD_HAZARD;
@@ -1752,4 +1761,540 @@ EXPORT int64_t cutlayer_short_decode(const uint16_t *words, int64_t left, int64_
     }
     *state = (int64_t)x;
     return taken;
+}
+
+/* ---- two-way contexts: what an encoder chooses -------------------------------------------------- */
+
+/* `two_way.py` and `tables.py` say what is computed; each step here is theirs, with the same libm and the
+ * same order of sums (numpy's, pair by pair), so that the bytes are the same. */
+
+enum { LARGEST_REACH = 62, SMALL_REACH = 16, LARGEST_CLASSES = 64, FINEST_CLASSES = 96, FEW = 8 };
+enum { LARGEST_SCORE = 1 << 9, LARGEST_SPREAD = 128, LONG_SERIES = 2048, WIDEST = 2 * LARGEST_SPREAD };
+enum { DEAD_COLUMN = -4 * LARGEST_SCORE, SIGN_ONE = 256, GROUPS = 11, SETS = 7 };
+static const int64_t HAZARD_EDGES[GROUPS] = {0, 1, 2, 3, 4, 5, 6, 8, 12, 18, 30};
+
+/* Rows of score SKIPPED_ROW and columns of DEAD_COLUMN are all zero. */
+typedef struct {
+    int64_t rows, columns;
+    int16_t *row_scores, *column_scores, *skews, *column_tables;
+} layout;
+
+static double pairwise_sum(const double *x, int64_t n)
+{
+    double sums[8], all = 0;
+    int64_t i = 8, half = n / 2 - n / 2 % 8;
+    if (n > 128) return pairwise_sum(x, half) + pairwise_sum(x + half, n - half);
+    if (n < 8) {
+        for (i = 0; i < n; i++) all += x[i];
+        return all;
+    }
+    memcpy(sums, x, sizeof sums);
+    for (; i + 8 <= n; i += 8)
+        for (int64_t j = 0; j < 8; j++) sums[j] += x[i + j];
+    all = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    for (; i < n; i++) all += x[i];
+    return all;
+}
+
+static double log_scale(double mean) { return -log2(log1p(1 / mean)); }
+
+/* The smallest and the largest of n scores that are not `none`; (0, -1) where there is none. */
+static void span_of(const int16_t *scores, int64_t n, int32_t none, int64_t *low, int64_t *high)
+{
+    *low = INT16_MAX;
+    *high = INT16_MIN;
+    for (int64_t i = 0; i < n; i++) {
+        if (scores[i] == none) continue;
+        *low = least(*low, scores[i]);
+        *high = most(*high, scores[i]);
+    }
+    if (*low > *high) *low = 0, *high = -1;
+}
+
+static void set_tables(layout *l, int64_t classes)
+{
+    for (int64_t c = 0; c < l->columns; c++)
+        l->column_tables[c] =
+            (int16_t)(l->column_scores[c] == DEAD_COLUMN ? 0 : 1 + l->skews[c] * classes);
+}
+
+static void shift_columns(layout *l, int64_t by)
+{
+    for (int64_t c = 0; c < l->columns; c++)
+        if (l->column_scores[c] != DEAD_COLUMN)
+            l->column_scores[c] = (int16_t)(l->column_scores[c] - by);
+}
+
+/* `_based`: gives the number of classes. */
+static int64_t base_layout(layout *l)
+{
+    int64_t low, high, low_column, high_column;
+    span_of(l->row_scores, l->rows, SKIPPED_ROW, &low, &high);
+    span_of(l->column_scores, l->columns, DEAD_COLUMN, &low_column, &high_column);
+    high += high_column;
+    low = most(low + low_column, high - FINEST_CLASSES + 1);
+    shift_columns(l, low);
+    set_tables(l, high - low + 1);
+    return high - low + 1;
+}
+
+/* `_spread`: scores from scales, in place; those far below the largest are raised. */
+static void score_scales(const double *scales, const int64_t *sums, int64_t n, int32_t none,
+                         int16_t *scores)
+{
+    double largest = -INFINITY;
+    for (int64_t i = 0; i < n; i++)
+        if (sums[i] > 0 && scales[i] > largest) largest = scales[i];
+    for (int64_t i = 0; i < n; i++) {
+        double score = scales[i] < largest - LARGEST_SPREAD + 1 ? largest - LARGEST_SPREAD + 1 : scales[i];
+        scores[i] = (int16_t)(sums[i] > 0 ? (int32_t)score : none);
+    }
+}
+
+/* `_skews`. `scratch`: room for `columns`. */
+static void skew_columns(const int64_t *sums, const int64_t *signs, int64_t columns, int64_t live,
+                         int64_t rows, double *scratch, int16_t *skews)
+{
+    int64_t some = 0;
+    for (int64_t c = 0; c < columns; c++) {
+        double mean = (double)sums[c] / (double)rows, tilt = fabs((double)signs[c]), count, share;
+        skews[c] = 0;
+        if (sums[c] <= 0) continue;
+        count = (double)rows * mean / (1 + mean);
+        count = count < tilt ? tilt : count;
+        share = tilt / count;
+        int level = (share >= 0.2) + (share >= 0.5) + (share >= 0.8);
+        if (!level || tilt * tilt < 2.25 * count) continue;
+        scratch[some++] = count * (share * share) / (2 * 0.6931471805599453);
+        skews[c] = (int16_t)(2 * level - (signs[c] > 0));
+    }
+    if (pairwise_sum(scratch, some) < (double)(2 * live + 10))
+        memset(skews, 0, (size_t)columns * sizeof *skews);
+}
+
+/* `layout_of`: gives the number of classes; some symbol is not zero. `scratch`: room for as many numbers as
+ * there are rows or columns. */
+EXPORT int64_t cutlayer_layout(const int64_t *row_sums, int64_t rows, const int64_t *column_sums,
+                               const int64_t *signs, int64_t columns, double *scratch,
+                               int16_t *row_scores, int16_t *column_scores, int16_t *skews,
+                               int16_t *column_tables)
+{
+    layout l = {rows, columns, row_scores, column_scores, skews, column_tables};
+    int64_t live_rows = 0, live_columns = 0, total = 0;
+    for (int64_t r = 0; r < rows; r++) live_rows += row_sums[r] > 0;
+    for (int64_t c = 0; c < columns; c++) live_columns += column_sums[c] > 0;
+    for (int64_t c = 0; c < columns; c++) total += column_sums[c];
+    double cells = (double)(live_rows * live_columns), mean = (double)total / cells;
+    double count = mean / (1 + mean) * sqrt(cells);
+    double step = sqrt(12 / count) / (log1p(1 / mean) * 0.6931471805599453);
+    double middle = log_scale((double)total / (double)live_columns / (double)live_rows);
+    step = step < 0.25 ? 0.25 : step > 1.0 ? 1.0 : step;
+    for (int64_t r = 0; r < rows; r++)
+        if (row_sums[r] > 0)
+            scratch[r] = rint((log_scale((double)row_sums[r] / (double)live_columns) - middle) / step);
+    score_scales(scratch, row_sums, rows, SKIPPED_ROW, row_scores);
+    for (int64_t c = 0; c < columns; c++)
+        if (column_sums[c] > 0)
+            scratch[c] = rint(log_scale((double)column_sums[c] / (double)live_rows) / step);
+    score_scales(scratch, column_sums, columns, DEAD_COLUMN, column_scores);
+    skew_columns(column_sums, signs, columns, live_columns, live_rows, scratch, skews);
+    return base_layout(&l);
+}
+
+/* `_matching`, in place. */
+static void match_sums(const int64_t *sums, int16_t *scores, int64_t n, int32_t none,
+                       const int16_t *others, int64_t count, int32_t none_of_others,
+                       const double *means, int64_t kinds)
+{
+    int64_t low, high, lowest, highest;
+    double edges[WIDEST + 4], bins[WIDEST + 4] = {0}, terms[WIDEST + 4], before = 0;
+    span_of(scores, n, none, &low, &high);
+    span_of(others, count, none_of_others, &lowest, &highest);
+    for (int64_t i = 0; i < count; i++)
+        if (others[i] != none_of_others) bins[others[i] - lowest] += 1;
+    for (int64_t at = 0; at <= high - low + 2; at++) {
+        double expected;
+        for (int64_t i = 0; i <= highest - lowest; i++)
+            terms[i] = means[least(most(low - 1 + at + i + lowest, 0), kinds - 1)] * bins[i];
+        expected = log(pairwise_sum(terms, highest - lowest + 1));
+        if (at) edges[at - 1] = (expected + before) / 2;
+        before = expected;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        int64_t from = 0, to = high - low + 2;
+        double value;
+        if (scores[i] == none) continue;
+        value = log((double)sums[i]);
+        while (from < to) {
+            int64_t middle = (from + to) / 2;
+            if (edges[middle] < value) from = middle + 1;
+            else to = middle;
+        }
+        scores[i] = (int16_t)(low - 1 + from);
+    }
+}
+
+/* How often each set and class codes each symbol: `copies` histograms, the sum of which is at the first. */
+static void add_copies(uint32_t *counts, int64_t copies, int64_t size)
+{
+    for (int64_t copy = 1; copy < copies; copy++)
+        for (int64_t i = 0; i < size; i++) counts[i] += counts[copy * size + i];
+}
+
+/* `_fitted`: scores from the histogram of some rows; gives the number of classes. */
+EXPORT int64_t cutlayer_refine(uint32_t *counts, int64_t copies, int64_t tables, int64_t kinds,
+                               int64_t reach, const int64_t *row_sums, int64_t rows,
+                               const int64_t *column_sums, int64_t columns, int16_t *row_scores,
+                               int16_t *column_scores, int16_t *skews, int16_t *column_tables)
+{
+    layout l = {rows, columns, row_scores, column_scores, skews, column_tables};
+    double means[FINEST_CLASSES], largest = 0;
+    int64_t size = 2 * reach + 1;
+    add_copies(counts, copies, tables * size);
+    for (int64_t kind = 0; kind < kinds; kind++) {
+        int64_t total = 0, seen = 0;
+        double mean;
+        for (int64_t table = 1 + kind; table < tables; table += kinds)
+            for (int64_t i = 0; i < size; i++) {
+                total += (int64_t)counts[table * size + i] * (i < reach ? reach - i : i - reach);
+                seen += counts[table * size + i];
+            }
+        mean = ((double)total + 0.05) / ((double)seen + 0.3);
+        mean = mean < 1e-9 ? 1e-9 : mean;
+        largest = mean > largest ? mean : largest;
+        means[kind] = largest * (1 + 1e-9 * (double)kind);
+    }
+    match_sums(row_sums, row_scores, rows, SKIPPED_ROW, column_scores, columns, DEAD_COLUMN, means,
+               kinds);
+    match_sums(column_sums, column_scores, columns, DEAD_COLUMN, row_scores, rows, SKIPPED_ROW,
+               means, kinds);
+    return base_layout(&l);
+}
+
+/* `_counted`, on the sum of all sets: the reach, and the lowest and the highest class to keep. */
+static int64_t useful_classes(const uint32_t *counts, int64_t tables, int64_t kinds, int64_t reach,
+                              int64_t largest, int64_t *low, int64_t *high)
+{
+    int64_t size = 2 * reach + 1, sizes[LARGEST_REACH + 1] = {0}, near = largest, beyond, rest, sum;
+    int64_t nonzero[FINEST_CLASSES] = {0}, all[FINEST_CLASSES] = {0};
+    for (int64_t table = 1; table < tables; table++)
+        for (int64_t i = 0; i < size; i++) {
+            int64_t count = counts[table * size + i], kind = (table - 1) % kinds;
+            sizes[i < reach ? reach - i : i - reach] += count;
+            all[kind] += count;
+            nonzero[kind] += i == reach ? 0 : count;
+        }
+    if (largest > SMALL_REACH) {
+        rest = 0;
+        for (int64_t j = 1; j <= reach; j++) rest += sizes[j];
+        near = 0;
+        for (beyond = rest; beyond > rest >> 10; beyond -= sizes[++near]) {}
+        near = most(near, SMALL_REACH);
+    }
+    *low = 0;
+    for (sum = 0; *low < kinds && (sum += nonzero[*low]) <= FEW; ++*low) {}
+    *low = *low < kinds ? *low : 0;
+    *high = kinds - 1;
+    for (sum = 0; *high >= 0 && (sum += all[*high]) <= FEW; --*high) {}
+    *high = *high >= 0 ? *high : kinds - 1;
+    *low = most(*low, *high - LARGEST_CLASSES + 1);
+    *low = least(*low, *high);
+    return near;
+}
+
+/* `_better_running` on the live values. `scratch`: room for 2 x 2 WIDEST. */
+static double entropy_bits(const int64_t *values, int64_t n)
+{
+    int64_t low = values[0], high = values[0], some = 0, bins[2 * WIDEST] = {0};
+    double terms[2 * WIDEST];
+    for (int64_t i = 0; i < n; i++) low = least(low, values[i]), high = most(high, values[i]);
+    for (int64_t i = 0; i < n; i++) bins[values[i] - low]++;
+    for (int64_t i = 0; i <= high - low; i++)
+        if (bins[i]) {
+            double count = (double)bins[i];
+            terms[some++] = count * log2((double)n / count);
+        }
+    return pairwise_sum(terms, some);
+}
+
+static int64_t table_of_series(const int64_t *counts, int64_t count, int64_t spread, bit_writer *w,
+                               uint16_t *table)
+{
+    int64_t above[WIDEST + 2], edges[WIDEST + 1], places[WIDEST + 1], hazards[WIDEST + 1];
+    int64_t shares[WIDEST + 2], sum = 0;
+    for (int64_t j = spread; j >= 0; j--) above[j] = sum += counts[j];
+    for (int64_t j = 0; j < spread; j++) edges[j] = j;
+    walk_hazards(above, w, 0, &count, 1, spread, edges, spread, places, hazards);
+    cutlayer_magnitude_shares(hazards, 1, spread, shares);
+    for (int64_t j = 0; j <= spread; j++) shares[j] <<= 8;
+    return cutlayer_twelve_bits(shares, 1, spread + 1, table);
+}
+
+/* `write_series` of n scores: their symbols, and the table of `sizes` symbols that codes them; gives how many
+ * are coded. `some`: room for 2 n. */
+static int64_t write_series(const int16_t *scores, int64_t n, int32_t none, bit_writer *w, int64_t *some,
+                            int64_t *symbols, uint16_t *table, int64_t *table_size)
+{
+    int64_t live = 0, count = 0, low, high, low_step, high_step, spread, *steps = some + n;
+    int64_t bins[WIDEST + 2] = {0}, running = 0;
+    number own;
+    memset(&own, 0, sizeof own);
+    for (int64_t i = 0; i < n; i++) {
+        if (scores[i] == none) continue;
+        steps[live] = scores[i] - (live ? some[live - 1] : 0);
+        some[live++] = scores[i];
+        count = i + 1;
+    }
+    low = high = live ? some[0] : 0;
+    low_step = high_step = live ? steps[0] : 0;
+    for (int64_t i = 0; i < live; i++) {
+        low = least(low, some[i]), high = most(high, some[i]);
+        low_step = least(low_step, steps[i]), high_step = most(high_step, steps[i]);
+    }
+    if (live > 1 && high_step - low_step < 2 * LARGEST_SPREAD)
+        running = entropy_bits(steps, live) < entropy_bits(some, live);
+    if (running) some = steps, low = low_step, high = high_step;
+    spread = high - low + 1;
+    put_number(w, &own, n - count, 1);
+    put_number(w, &own, running, 1);
+    put_signed(w, &own, low, 1);
+    put_number(w, &own, spread - 1, 1);
+    for (int64_t i = 0; i < count; i++) {
+        symbols[i] = scores[i] == none ? spread : *some++ - low;
+        bins[symbols[i]]++;
+    }
+    table_of_series(bins, count, spread, w, table);
+    *table_size = spread + 1;
+    return count;
+}
+
+/* A long series by the code of many lanes; gives its size. `code`: 4 LANES bytes and 2 for each symbol; the
+ * result is at its end. `places`: room for 2 x count. `zeros`: as many. */
+static int64_t encode_long(const int64_t *symbols, int64_t count, const uint16_t *table, int64_t size,
+                           int16_t *zeros, int16_t *narrow, int32_t *places, uint8_t *code)
+{
+    uint16_t odd[WIDEST + 3] = {0};
+    coding codings[WIDEST + 3];
+    int64_t width = size | 1, reach = (width - 1) / 2, room = 4 * LANES + 2 * count, begin;
+    memcpy(odd, table, (size_t)size * sizeof *table);
+    cutlayer_encoder_tables(odd, 1, width, codings);
+    memset(zeros, 0, (size_t)count * sizeof *zeros);
+    for (int64_t i = 0; i < count; i++) narrow[i] = (int16_t)(symbols[i] - reach);
+    begin = cutlayer_rans_encode(narrow, count, 0, 1, zeros, zeros, zeros, count, 1, reach, codings,
+                                 places, code, room);
+    return room - begin;
+}
+
+/* `BitWriter.to_bytes`: gives the size. */
+static int64_t end_bits(bit_writer *w)
+{
+    uint64_t end = w->low + w->range, value = w->low;
+    for (int zeros = 32; zeros; zeros -= 8) {
+        uint64_t rounded = ((w->low + ((uint64_t)1 << zeros) - 1) >> zeros) << zeros;
+        if (rounded < end) {
+            value = rounded;
+            break;
+        }
+    }
+    w->low = value;
+    for (int i = 0; i < 4; i++) shift_out(w);
+    while (w->size && !w->code[w->size - 1]) w->size--;
+    return w->size;
+}
+
+/* Of each class, how many symbols it codes: `class_sizes`. */
+static void class_sizes(const layout *l, int64_t classes, int64_t *sizes)
+{
+    int64_t low, high, low_column, high_column;
+    int64_t rows[WIDEST + 4] = {0}, columns[WIDEST + 4] = {0};
+    span_of(l->row_scores, l->rows, SKIPPED_ROW, &low, &high);
+    span_of(l->column_scores, l->columns, DEAD_COLUMN, &low_column, &high_column);
+    for (int64_t r = 0; r < l->rows; r++)
+        if (l->row_scores[r] != SKIPPED_ROW) rows[l->row_scores[r] - low]++;
+    for (int64_t c = 0; c < l->columns; c++)
+        if (l->column_scores[c] != DEAD_COLUMN) columns[l->column_scores[c] - low_column]++;
+    memset(sizes, 0, (size_t)classes * sizeof *sizes);
+    for (int64_t i = 0; i <= high - low; i++)
+        for (int64_t j = 0; j <= high_column - low_column; j++)
+            sizes[least(most(low + low_column + i + j, 0), classes - 1)] += rows[i] * columns[j];
+}
+
+static int64_t majority_share(int64_t more, int64_t less)
+{
+    if (!less) return SIGN_ONE;
+    return least(most((SIGN_ONE * more + (more + less) / 2) / (more + less), SIGN_ONE / 2),
+                 SIGN_ONE - 1);
+}
+
+/* The frequencies of a class' symbols, `positive` / 256 of those that are not zero above it. */
+static int64_t class_table(const int64_t *shares, int64_t reach, int64_t positive, uint16_t *table)
+{
+    int64_t weights[2 * LARGEST_REACH + 1];
+    weights[reach] = shares[0] * SIGN_ONE;
+    for (int64_t j = 1; j <= reach; j++) {
+        weights[reach + j] = shares[j] * positive;
+        weights[reach - j] = shares[j] * (SIGN_ONE - positive);
+    }
+    return cutlayer_twelve_bits(weights, 1, 2 * reach + 1, table);
+}
+
+/* `write_layout`: sections of scores at `out`; `sizes`: of the short code, then of each long series. */
+static void write_layout(const layout *l, bit_writer *w, int64_t *numbers, uint8_t *out, int64_t *sizes)
+{
+    const int16_t *all[3] = {l->row_scores, l->column_scores, l->skews};
+    const int32_t none[3] = {SKIPPED_ROW, DEAD_COLUMN, -1};
+    int64_t entries[3] = {l->rows, l->columns, 0}, longest = most(l->rows, l->columns);
+    int64_t counts[3], table_sizes[3], found = 0, state = LOWEST_STATE;
+    int64_t *symbols[3] = {numbers, numbers + l->rows, numbers + l->rows + l->columns};
+    int64_t *some = numbers + l->rows + 2 * l->columns;
+    int16_t *skews = (int16_t *)(some + 2 * longest), *narrow = skews + longest;
+    uint8_t *code = (uint8_t *)(narrow + longest);
+    uint16_t tables[3][WIDEST + 2], words[3 * LONG_SERIES], word;
+    for (int64_t c = 0; c < l->columns; c++)
+        if (l->column_scores[c] != DEAD_COLUMN) skews[entries[2]++] = l->skews[c];
+    all[2] = skews;
+    for (int i = 0; i < 3; i++)
+        counts[i] = write_series(all[i], entries[i], none[i], w, some, symbols[i], tables[i],
+                                 table_sizes + i);
+    for (int i = 2; i >= 0; i--) { /* the last first */
+        int64_t starts[WIDEST + 3] = {0};
+        for (int64_t j = 0; j < table_sizes[i]; j++) starts[j + 1] = starts[j] + tables[i][j];
+        if (counts[i] <= LONG_SERIES)
+            found += cutlayer_short_encode(symbols[i], counts[i], starts, &state, words + found);
+    }
+    sizes[0] = found || state != LOWEST_STATE ? 4 + 2 * found : 0;
+    if (sizes[0]) {
+        for (int byte = 0; byte < 4; byte++) *out++ = (uint8_t)((uint64_t)state >> 8 * byte);
+        while (found) {
+            word = words[--found];
+            *out++ = (uint8_t)word;
+            *out++ = (uint8_t)(word >> 8);
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        sizes[1 + i] = 0;
+        if (counts[i] <= LONG_SERIES) continue;
+        sizes[1 + i] = encode_long(symbols[i], counts[i], tables[i], table_sizes[i], (int16_t *)some,
+                                   narrow, (int32_t *)(some + longest), code);
+        memcpy(out, code + 4 * LANES + 2 * counts[i] - sizes[1 + i], (size_t)sizes[1 + i]);
+        out += sizes[1 + i];
+    }
+}
+
+/* All but the code: merges classes, writes scores and tables. `counts`: of all symbols, as `cutlayer_refine`
+ * takes them. `numbers`: scratch of 8 (rows + columns) + 2^14. `out`: 2^17 + 2^14 bytes, 2 for each row and 4
+ * for each column. `frequencies`: as large as one histogram. `found`: sizes of the short
+ * scores, of the three long series and of the model, in the order in which they are in `out`; the classes, the
+ * reach, and how many symbols are at or beyond it. */
+EXPORT int64_t cutlayer_write_model(uint32_t *counts, int64_t copies, int64_t tables, int64_t kinds,
+                                    int64_t reach, int64_t largest, int64_t rows, int64_t columns,
+                                    int16_t *row_scores, int16_t *column_scores, int16_t *skews,
+                                    int16_t *column_tables, int64_t *numbers, uint16_t *frequencies,
+                                    uint8_t *out, int64_t *found)
+{
+    layout l = {rows, columns, row_scores, column_scores, skews, column_tables};
+    enum { ROOM = LARGEST_CLASSES * (LARGEST_REACH + 1) };
+    int64_t *magnitudes = numbers + 8 * (rows + columns) + 64, *above = magnitudes + ROOM;
+    int64_t *hazards = above + ROOM, *shares = hazards + ROOM;
+    int64_t positive[SETS] = {0}, negative[SETS] = {0}, sizes[LARGEST_CLASSES], places[GROUPS];
+    int64_t majorities[1 + 3] = {SIGN_ONE / 2}, sets = (tables - 1) / kinds, size = 2 * reach + 1;
+    int64_t low, high, near, classes, at_reach = 0, error = 0;
+    bit_writer w = {0, RANGE_TOP, out, 0, 0};
+    add_copies(counts, copies, tables * size);
+    near = useful_classes(counts, tables, kinds, reach, largest, &low, &high);
+    classes = high - low + 1;
+    shift_columns(&l, low);
+    set_tables(&l, classes);
+    memset(magnitudes, 0, ROOM * sizeof *magnitudes);
+    for (int64_t at = 1; at < tables; at++) {
+        int64_t set = (at - 1) / kinds, kind = least(most((at - 1) % kinds, low), high) - low;
+        for (int64_t i = 0; i < size; i++) {
+            int64_t count = counts[at * size + i], magnitude = i < reach ? reach - i : i - reach;
+            magnitudes[kind * (near + 1) + least(magnitude, near)] += count;
+            at_reach += magnitude >= near ? count : 0;
+            positive[set] += i > reach ? count : 0;
+            negative[set] += i < reach ? count : 0;
+        }
+    }
+    w.code = out + (1 << 14) + 2 * rows + 4 * columns;
+    write_layout(&l, &w, numbers, out, found);
+    number fresh;
+    const int64_t three[3] = {classes - 1, near - 1, largest > near};
+    for (int i = 0; i < 3; i++) {
+        memset(&fresh, 0, sizeof fresh);
+        put_number(&w, &fresh, three[i], 1);
+    }
+    class_sizes(&l, classes, sizes);
+    for (int64_t kind = 0; kind < classes; kind++) {
+        int64_t sum = 0, *own = magnitudes + kind * (near + 1);
+        for (int64_t j = near; j >= 0; j--) above[kind * (near + 1) + j] = sum += own[j];
+    }
+    walk_hazards(above, &w, 0, sizes, classes, near, HAZARD_EDGES, GROUPS, places, hazards);
+    for (int64_t level = 1; 2 * level < sets; level++) {
+        majorities[level] = majority_share(positive[2 * level - 1] + negative[2 * level],
+                                           negative[2 * level - 1] + positive[2 * level]);
+        memset(&fresh, 0, sizeof fresh);
+        put_number(&w, &fresh, majorities[level] - SIGN_ONE / 2, 1);
+    }
+    cutlayer_magnitude_shares(hazards, classes, near, shares);
+    size = 2 * near + 1;
+    memset(frequencies, 0, (size_t)size * sizeof *frequencies);
+    frequencies[near] = FREQUENCY_SUM; /* of columns of zeros */
+    for (int64_t set = 0; set < sets; set++) {
+        int64_t share = majorities[(set + 1) / 2];
+        share = set && set % 2 == 0 ? SIGN_ONE - share : share;
+        for (int64_t kind = 0; kind < classes && !error; kind++)
+            error = class_table(shares + kind * (near + 1), near, share,
+                                frequencies + (1 + set * classes + kind) * size);
+    }
+    found[4] = end_bits(&w);
+    memmove(out + found[0] + found[1] + found[2] + found[3], w.code, (size_t)found[4]);
+    found[5] = classes;
+    found[6] = near;
+    found[7] = at_reach;
+    return error;
+}
+
+CLONES static int32_t largest_symbol(const int16_t *symbols, int64_t n)
+{
+    int32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t size = symbols[i] < 0 ? -symbols[i] : symbols[i];
+        largest = size > largest ? size : largest;
+    }
+    return largest;
+}
+
+/* `write_excesses` of `count` symbols at or beyond the reach among n. `excesses`: room for `count`; `out`: 4
+ * bytes and 3 for each. Gives how many it wrote. */
+EXPORT int64_t cutlayer_write_excesses(const int16_t *symbols, int64_t n, int64_t reach, int64_t count,
+                                       int64_t *excesses, uint8_t *out)
+{
+    int64_t found = 0, unary = 0, shorter, parameter = 0, bit = 0, begin;
+    for (int64_t first = 0; first < n && found < count; first += BLOCK) {
+        int64_t size = least(BLOCK, n - first);
+        if (largest_symbol(symbols + first, size) < reach) continue;
+        for (int64_t i = first; i < first + size && found < count; i++) {
+            int64_t magnitude = symbols[i] < 0 ? -symbols[i] : symbols[i];
+            if (magnitude >= reach) unary += excesses[found++] = magnitude - reach;
+        }
+    }
+    for (;; parameter++, unary = shorter) {
+        shorter = 0;
+        for (int64_t i = 0; i < found; i++) shorter += excesses[i] >> (parameter + 1);
+        if (unary - shorter <= found) break;
+    }
+    memset(out, 0, (size_t)(4 + 3 * count));
+    out[0] = (uint8_t)parameter;
+    for (int64_t i = 0; i < found; i++) {
+        bit += excesses[i] >> parameter;
+        out[1 + bit / 8] |= (uint8_t)(1 << bit % 8);
+        bit++;
+    }
+    begin = 1 + (bit + 7) / 8;
+    bit = 0;
+    for (int64_t i = 0; i < found; i++)
+        for (int64_t j = 0; j < parameter; j++, bit++)
+            out[begin + bit / 8] |= (uint8_t)((excesses[i] >> j & 1) << bit % 8);
+    return begin + (bit + 7) / 8;
 }

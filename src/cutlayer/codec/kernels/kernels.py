@@ -25,6 +25,11 @@ SKIPPED_ROW = np.int16(-32768)
 LANES = 32
 FREQUENCY_BITS = 12
 FREQUENCY_SUM = 1 << FREQUENCY_BITS
+# two-way contexts: magnitudes in a table, classes, symbols that tell what classes are like
+LARGEST_REACH = 62
+LARGEST_CLASSES = 64
+SAMPLE_SYMBOLS = 1 << 20
+SCORE_SECTIONS = ("scores", "row scores", "column scores", "skews")
 # hazards are in 1 / HAZARD_ONE; a class of more symbols is as precise as one of so many
 HAZARD_ONE = 1 << 24
 MOST_SYMBOLS = 1 << 40
@@ -150,6 +155,28 @@ class ContextModel:
     def reach(self) -> int:
         """The largest magnitude of a symbol."""
         return int((self.frequencies.shape[1] - 1) // 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """What a two-way coder says of a matrix of symbols beside its code.
+
+    Sections of scores, the bits of the model, what symbols beyond the tables' reach exceed it by;
+    the model itself, and how many symbols it codes: of a matrix of zeros none, and there is nothing
+    else.
+    """
+
+    scores: dict[str, bytes]
+    model_bits: bytes
+    escapes: bytes
+    model: ContextModel
+    symbols: int
+
+    @staticmethod
+    def nothing() -> "Described":
+        """Of a matrix of zeros."""
+        none, table = np.zeros(0, dtype=np.int16), np.zeros((1, 1), dtype=np.uint16)
+        return Described({}, b"", b"", ContextModel(none, none, none, 1, table), 0)
 
 
 class Kernels(ABC):
@@ -298,6 +325,11 @@ class Kernels(ABC):
     @abstractmethod
     def sums(self, symbols: Symbols) -> SymbolSums:
         """See `SymbolSums`."""
+
+    def described(self, symbols: Symbols) -> Described | None:
+        """What `two_way.described` makes of the symbols, to the byte; None where this form goes
+        step by step, by the loops below."""
+        return None
 
     @abstractmethod
     def histogram(self, symbols: Symbols, model: ContextModel) -> Int64[np.ndarray, "table symbol"]:

@@ -5,13 +5,11 @@ the interpreter's lock). Checks here whatever keeps the C code inside its buffer
 compute is written in `kernels.py`; `load_kernels` takes the numpy form where there is no library.
 """
 
-import ctypes
 import os
 import warnings
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
-from typing import Any, TypeVar, final
+from typing import TypeVar, final
 
 import numpy as np
 from jaxtyping import Float32, Int16, Int32, Int64, UInt8, UInt16
@@ -22,6 +20,7 @@ from cutlayer.codec.kernels.kernels import (
     LANES,
     SKIPPED_ROW,
     ContextModel,
+    Described,
     Hazards,
     Integers,
     Kernels,
@@ -36,6 +35,8 @@ from cutlayer.codec.kernels.kernels import (
     check_segments,
     check_width,
 )
+from cutlayer.codec.kernels.library import Library, aligned
+from cutlayer.codec.kernels.native_contexts import Contexts, described
 from cutlayer.codec.kernels.portable import Portable
 from cutlayer.codec.kernels.threads import (
     RUN_ROWS,
@@ -47,83 +48,14 @@ from cutlayer.codec.kernels.threads import (
 )
 from cutlayer.errors import PacketError
 
-LIBRARY = "cutlayer.codec.kernels._native"
-VERSION = 3  # of the functions' arguments; the same number is in the C file
-
-PROBLEMS = {
-    -1: "a table of frequencies that is needed does not exist or does not sum to 4096",
-    -2: "a lane does not begin at 65536 or more, or does not end there: the code is damaged",
-    -3: "the code ends before the symbols do",
-    -4: "the code goes on after the last symbol",
-    -5: "a symbol is larger than the number of points",
-    -6: "tables: a hazard that is no probability",
-}
-
-# arguments, one letter each: p an array, i an integer, u an unsigned one, f a float32
-ARGUMENTS = {
-    "version": "",
-    "top_k": "pppiipp",
-    "largest": "pii",
-    "extremes": "pppiipp",
-    "quantise_levels": "pppippiuiip",
-    "dequantise_points": "ppipiiip",
-    "quantise_dead_zone": "piffpp",
-    "dequantise_dead_zone": "pifffp",
-    "quantise_rows": "piiiifppp",
-    "dequantise_rows": "ppiiiifpp",
-    "hadamard": "piiifipp",
-    "multiplies": "",
-    "product": "pipppiiipp",
-    "transposed": "piiip",
-    "sums": "piiipppp",
-    "used_tables": "pippiiipp",
-    "histogram": "piiipppiiiipp",
-    "encoder_tables": "piip",
-    "rans_encode": "piiipppiiipppi",
-    "decoder_tables": "piippp",
-    "rans_decode": "piiiipppiiipppp",
-    "pack": "piiip",
-    "unpack": "piip",
-    "write_hazards": "ppiipipppp",
-    "read_hazards": "pipiipippp",
-    "magnitude_shares": "piip",
-    "twelve_bits": "piip",
-    "short_encode": "pippp",
-    "short_decode": "piipipp",
-}
-TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "u": ctypes.c_uint64, "f": ctypes.c_float}
-
 NARROW_SYMBOLS = 256  # as many fit the decoder's compact tables
 HISTOGRAM_COPIES = 4
 PRODUCT_ROWS = 96  # at once, in a thread's scratch
-# rows, steps and columns of products that tell whose kernels numpy has
-TOLD_BY = ((20, 330, 39), (14, 20, 700))
 HAZARD_BYTES = 64  # of one, at most: 30 bits of 14 each
 INFINITY = 0x7F800000  # the bits of that float32
 
 T = TypeVar("T")
 # annotations within methods are made for every packet: numpy's alone, since jaxtyping's take 10 us
-
-
-def library_path() -> str | None:
-    """Where the compiled library is, or None where it was not built."""
-    spec = find_spec(LIBRARY)
-    return None if spec is None else spec.origin
-
-
-def opened(path: str) -> ctypes.CDLL:
-    """The library, its functions' types set. Raises OSError: it is none, or of another version."""
-    library = ctypes.CDLL(path)
-    for name, letters in ARGUMENTS.items():
-        function = getattr(library, f"cutlayer_{name}", None)
-        if function is None:
-            raise OSError(f"{path}: no function cutlayer_{name}; reinstall cutlayer")
-        function.argtypes = [TYPES[letter] for letter in letters]
-        function.restype = ctypes.c_int64
-    found = library.cutlayer_version()
-    if found != VERSION:
-        raise OSError(f"{path}: version {found} instead of {VERSION}; reinstall cutlayer")
-    return library
 
 
 @final
@@ -132,23 +64,9 @@ class Native(Kernels):
 
     def __init__(self, threads: int = 1, library: str | None = None) -> None:
         """Raises OSError where the library was not built (`library`: its path, if not beside)."""
-        path = library if library is not None else library_path()
-        if path is None:
-            raise OSError(f"{LIBRARY} was not built")
-        self.library = opened(path)
+        self.library = Library(library)
+        self._call = self.library.call
         self.threads = Threads(threads)
-        self.multiplies = _multiplies(path)
-
-    def _call(self, name: str, *arguments: Any) -> int:
-        """The function's result. Raises PacketError for an error code."""
-        values = [
-            _address(argument) if isinstance(argument, np.ndarray) else argument
-            for argument in arguments
-        ]
-        result: int = getattr(self.library, f"cutlayer_{name}")(*values)
-        if result < 0:
-            raise PacketError(PROBLEMS[result])
-        return result
 
     def turn(
         self,
@@ -156,7 +74,7 @@ class Native(Kernels):
         mean: Float32[np.ndarray, " width"] | None,
         basis: Float32[np.ndarray, "width component"],
     ) -> Float32[np.ndarray, "row component"]:
-        if not (self.multiplies and _worth(len(values), len(basis), basis.shape[1])):
+        if not (self.library.multiplies and _worth(len(values), len(basis), basis.shape[1])):
             return turned(values, mean, basis, self.threads.each)
         return self._product(values, mean, basis, None)
 
@@ -166,10 +84,10 @@ class Native(Kernels):
         mean: Float32[np.ndarray, " width"] | None,
         basis: Float32[np.ndarray, "width component"],
     ) -> Float32[np.ndarray, "row width"]:
-        if not (self.multiplies and _worth(len(values), values.shape[1], len(basis))):
+        if not (self.library.multiplies and _worth(len(values), values.shape[1], len(basis))):
             return turned_back(values, mean, basis, self.threads.each)
         back = np.empty((values.shape[1], len(basis)), dtype=np.float32)
-        matrix = _aligned(basis, np.float32)
+        matrix = aligned(basis, np.float32)
         self._call("transposed", matrix, len(basis), len(back), matrix.shape[1], back)
         return self._product(values, None, back, mean)
 
@@ -182,11 +100,11 @@ class Native(Kernels):
     ) -> np.ndarray:
         """(values - before) @ right + after. Threads share the runs of rows."""
         inner, columns = right.shape
-        matrix = _aligned(right, np.float32)
-        means = [None if mean is None else _aligned(mean, np.float32) for mean in (before, after)]
+        matrix = aligned(right, np.float32)
+        means = [None if mean is None else aligned(mean, np.float32) for mean in (before, after)]
         # rows may be the first columns of wider ones
         rows = values if values.strides[1] == 4 and values.strides[0] >= 4 * inner else None
-        rows = _aligned(values, np.float32) if rows is None else rows
+        rows = aligned(values, np.float32) if rows is None else rows
         out = np.empty((len(values), columns), dtype=np.float32)
 
         def work(first: int, last: int) -> None:
@@ -209,9 +127,9 @@ class Native(Kernels):
         """Threads share the segments."""
         check_segments(values.size, sizes)
         x, n, k = (
-            _aligned(values, np.float32),
-            _aligned(sizes, np.int64),
-            _aligned(counts, np.int64),
+            aligned(values, np.float32),
+            aligned(sizes, np.int64),
+            aligned(counts, np.int64),
         )
         kept = np.empty(values.size, dtype=np.uint8)
 
@@ -223,7 +141,7 @@ class Native(Kernels):
         return kept
 
     def largest(self, values: Float32[np.ndarray, "..."]) -> float:
-        x = _aligned(values, np.float32)
+        x = aligned(values, np.float32)
 
         def work(first: int, last: int) -> int:
             return self._call("largest", x, first, last)
@@ -237,9 +155,9 @@ class Native(Kernels):
         """Threads share the segments."""
         check_segments(values.size, sizes)
         x, marks, n = (
-            _aligned(values, np.float32),
-            _aligned(kept, np.uint8),
-            _aligned(sizes, np.int64),
+            aligned(values, np.float32),
+            aligned(kept, np.uint8),
+            aligned(sizes, np.int64),
         )
         found = np.zeros((2, sizes.size), dtype=np.float32)
 
@@ -260,11 +178,11 @@ class Native(Kernels):
     ) -> Int16[np.ndarray, " value"]:
         check_segments(values.size, sizes)
         x, marks, n = (
-            _aligned(values, np.float32),
-            _aligned(kept, np.uint8),
-            _aligned(sizes, np.int64),
+            aligned(values, np.float32),
+            aligned(kept, np.uint8),
+            aligned(sizes, np.int64),
         )
-        low, high = _aligned(extremes, np.float32)
+        low, high = aligned(extremes, np.float32)
         symbols = np.empty(values.size, dtype=np.int16)
 
         def work(first: int, last: int) -> None:
@@ -284,9 +202,9 @@ class Native(Kernels):
     ) -> Float32[np.ndarray, " value"]:
         check_segments(symbols.size, sizes)
         q, n, p = (
-            _aligned(symbols, np.int16),
-            _aligned(sizes, np.int64),
-            _aligned(points, np.float32),
+            aligned(symbols, np.int16),
+            aligned(sizes, np.int64),
+            aligned(points, np.float32),
         )
         values = np.empty(symbols.size, dtype=np.float32)
 
@@ -299,7 +217,7 @@ class Native(Kernels):
     def quantise_dead_zone(
         self, values: Float32[np.ndarray, " value"], step: np.float32, rounding: np.float32
     ) -> tuple[Int16[np.ndarray, " value"], Moments]:
-        x = _aligned(values, np.float32)
+        x = aligned(values, np.float32)
         inverse = np.float32(1) / step
         symbols = np.empty(values.size, dtype=np.int16)
 
@@ -321,7 +239,7 @@ class Native(Kernels):
         shift_one: np.float32,
         shift_more: np.float32,
     ) -> Float32[np.ndarray, " value"]:
-        q = _aligned(symbols, np.int16)
+        q = aligned(symbols, np.int16)
         values = np.empty(symbols.size, dtype=np.float32)
 
         def work(first: int, last: int) -> None:
@@ -338,7 +256,7 @@ class Native(Kernels):
     ) -> tuple[Symbols, Float32[np.ndarray, " row"]]:
         check_bits(bits)
         check_block(values.shape[1], block)
-        x = _aligned(values, np.float32)
+        x = aligned(values, np.float32)
         symbols = np.empty(values.shape, dtype=np.int16)
         scales = np.empty(values.shape[0], dtype=np.float32)
 
@@ -358,7 +276,7 @@ class Native(Kernels):
     ) -> Float32[np.ndarray, "row column"]:
         check_bits(bits)
         check_block(symbols.shape[1], block)
-        q, s = _aligned(symbols, np.int16), _aligned(scales, np.float32)
+        q, s = aligned(symbols, np.int16), aligned(scales, np.float32)
         values = np.empty(symbols.shape, dtype=np.float32)
 
         def work(first: int, last: int) -> None:
@@ -376,7 +294,7 @@ class Native(Kernels):
         self, values: Float32[np.ndarray, "row column"], block: int, *, inverse: bool
     ) -> Float32[np.ndarray, "row column"]:
         check_block(values.shape[1], block)
-        x = _aligned(values, np.float32)
+        x = aligned(values, np.float32)
         out = np.empty(values.shape, dtype=np.float32)
 
         def work(first: int, last: int) -> None:
@@ -391,7 +309,7 @@ class Native(Kernels):
         return out
 
     def sums(self, symbols: Symbols) -> SymbolSums:
-        q = _aligned(symbols, np.int16)
+        q = aligned(symbols, np.int16)
         rows, columns = symbols.shape
         row_sums = np.zeros(rows, dtype=np.int64)
 
@@ -407,30 +325,55 @@ class Native(Kernels):
         column_sums, signs = np.sum([found for _, found in parts], axis=0)
         return SymbolSums(row_sums, column_sums, signs, max(largest for largest, _ in parts))
 
+    def described(self, symbols: Symbols) -> Described | None:
+        q = aligned(symbols, np.int16)
+        sums = self.sums(q)
+        if not sums.largest:
+            return Described.nothing()
+        return described(q, sums, self._copies, self.library)
+
+    def _copies(
+        self, symbols: np.ndarray, stride: int, contexts: Contexts, shape: tuple[int, int]
+    ) -> np.ndarray:
+        """Histograms of the rows with these scores, `stride` symbols apart, to be added up."""
+        rows, _, _, coded, _ = contexts
+
+        def work(first: int, last: int) -> np.ndarray:
+            counts = np.zeros((HISTOGRAM_COPIES, *shape), dtype=np.uint32)
+            starts = np.empty(2 * coded, dtype=np.int32)
+            reach = (shape[1] - 1) // 2
+            self._call(
+                "histogram",
+                symbols,
+                stride,
+                first,
+                last,
+                *contexts,
+                reach,
+                shape[0],
+                starts,
+                counts,
+            )
+            return counts
+
+        parts = self.threads.split(len(rows), work)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     def histogram(self, symbols: Symbols, model: ContextModel) -> Int64[np.ndarray, "table symbol"]:
         rows, columns = symbols.shape
         check_model(model, rows, columns)
-        q, contexts = _aligned(symbols, np.int16), _contexts(model)
-
-        def work(first: int, last: int) -> np.ndarray:
-            counts = np.zeros((HISTOGRAM_COPIES, *model.frequencies.shape), dtype=np.uint32)
-            self._call(
-                "histogram",
-                *(q, columns, first, last, *contexts, model.reach, model.frequencies.shape[0]),
-                *(_starts(model), counts),
-            )
-            return np.asarray(counts.sum(axis=0, dtype=np.int64))
-
-        return np.asarray(np.sum(self.threads.split(rows, work), axis=0))
+        q = aligned(symbols, np.int16)
+        copies = self._copies(q, columns, _contexts(model), model.frequencies.shape)
+        return np.asarray(copies.sum(axis=0, dtype=np.int64))
 
     def rans_encode(self, symbols: Symbols, model: ContextModel, chunks: int) -> list[bytes]:
         """Threads share the chunks."""
         rows, columns = symbols.shape
         check_model(model, rows, columns)
-        q, contexts = _aligned(symbols, np.int16), _contexts(model)
+        q, contexts = aligned(symbols, np.int16), _contexts(model)
         tables, size = model.frequencies.shape
         codings = np.empty((tables, size, 2), dtype=np.uint32)
-        self._call("encoder_tables", _aligned(model.frequencies, np.uint16), tables, size, codings)
+        self._call("encoder_tables", aligned(model.frequencies, np.uint16), tables, size, codings)
 
         def work(first: int, last: int) -> bytes:
             coded = int((contexts[0][first:last] != SKIPPED_ROW).sum()) * model.column_scores.size
@@ -481,13 +424,13 @@ class Native(Kernels):
         wide = None if size <= NARROW_SYMBOLS else np.empty(slots.shape, dtype=np.uint16)
         self._call(
             "decoder_tables",
-            *(_aligned(model.frequencies, np.uint16), tables, size, used, slots, wide),
+            *(aligned(model.frequencies, np.uint16), tables, size, used, slots, wide),
         )
         return slots, wide
 
     def pack(self, symbols: Int16[np.ndarray, " value"], width: int, offset: int = 0) -> bytes:
         check_width(width)
-        q = _aligned(symbols, np.int16)
+        q = aligned(symbols, np.int16)
         data = np.empty((symbols.size * width + 7) // 8, dtype=np.uint8)
 
         def work(first: int, last: int) -> None:
@@ -524,7 +467,7 @@ class Native(Kernels):
         code = np.empty(HAZARD_BYTES * kinds * edges.size, dtype=np.uint8)
         written = self._call(
             "write_hazards",
-            *(above, _aligned(sizes, np.int64), kinds, reach, _aligned(edges, np.int64)),
+            *(above, aligned(sizes, np.int64), kinds, reach, aligned(edges, np.int64)),
             *(edges.size, np.empty_like(edges), state, code, hazards),
         )
         writer.low, writer.range, carried = state.tolist()
@@ -541,8 +484,8 @@ class Native(Kernels):
         code = np.frombuffer(reader.code or b"\0", dtype=np.uint8)
         self._call(
             "read_hazards",
-            *(code, code.size, _aligned(sizes, np.int64), sizes.size, reach),
-            *(_aligned(edges, np.int64), edges.size, np.empty_like(edges), state, hazards),
+            *(code, code.size, aligned(sizes, np.int64), sizes.size, reach),
+            *(aligned(edges, np.int64), edges.size, np.empty_like(edges), state, hazards),
         )
         reader.next, reader.range, reader.value = state.tolist()
         return hazards
@@ -550,14 +493,14 @@ class Native(Kernels):
     def magnitude_shares(self, hazards: Hazards) -> Int64[np.ndarray, "kind magnitude"]:
         kinds, reach = hazards.shape
         shares = np.empty((kinds, reach + 1), dtype=np.int64)
-        self._call("magnitude_shares", _aligned(hazards, np.int64), kinds, reach, shares)
+        self._call("magnitude_shares", aligned(hazards, np.int64), kinds, reach, shares)
         return shares
 
     def twelve_bits(
         self, weights: Int64[np.ndarray, "table symbol"]
     ) -> UInt16[np.ndarray, "table symbol"]:
         frequencies = np.empty(weights.shape, dtype=np.uint16)
-        self._call("twelve_bits", _aligned(weights, np.int64), *weights.shape, frequencies)
+        self._call("twelve_bits", aligned(weights, np.int64), *weights.shape, frequencies)
         return frequencies
 
     def short_encode(
@@ -567,7 +510,7 @@ class Native(Kernels):
         words = np.empty(symbols.size, dtype=np.uint16)
         count = self._call(
             "short_encode",
-            *(_aligned(symbols, np.int64), symbols.size, _edges(table), after, words),
+            *(aligned(symbols, np.int64), symbols.size, _edges(table), after, words),
         )
         return int(after[0]), words[:count].tolist()
 
@@ -582,7 +525,7 @@ class Native(Kernels):
         symbols = np.empty(count, dtype=np.int64)
         taken = self._call(
             "short_decode",
-            *(_aligned(words, np.uint16), words.size, count, _edges(table), table.size),
+            *(aligned(words, np.uint16), words.size, count, _edges(table), table.size),
             *(after, symbols),
         )
         return symbols, int(after[0]), taken
@@ -591,42 +534,6 @@ class Native(Kernels):
 def _worth(rows: int, inner: int, columns: int) -> bool:
     """Whether a product is a matrix's in each run: numpy has another way with vectors."""
     return min(rows, inner, columns) > 1 and rows % RUN_ROWS != 1
-
-
-@cache
-def _multiplies(path: str) -> bool:
-    """Whether the library's products have numpy's bits: it knows one BLAS' order of sums, and needs
-    AVX-512. Else numpy multiplies, and a packet is the same in either form."""
-    library = opened(path)
-    if not library.cutlayer_multiplies():
-        return False
-    rng = np.random.default_rng(0)
-    for rows, inner, columns in TOLD_BY:
-        left = rng.standard_normal((rows, inner), dtype=np.float32)
-        right = rng.standard_normal((inner, columns), dtype=np.float32)
-        out = np.empty((rows, columns), dtype=np.float32)
-        scratch = np.empty(1, dtype=np.float32)
-        sizes = (rows, inner, columns)
-        library.cutlayer_product(
-            *(_address(left), inner, None, _address(right), None),
-            *(*sizes, _address(scratch), _address(out)),
-        )
-        if not np.array_equal(out, left @ right):
-            return False
-    return True
-
-
-def _aligned(array: np.ndarray, dtype: type[np.generic]) -> np.ndarray:
-    """The array as C code can read it: contiguous, aligned, in this machine's byte order."""
-    found = np.ascontiguousarray(array, dtype)
-    return found if found.flags.aligned else found.copy()
-
-
-def _address(array: np.ndarray) -> int:
-    """Of the first byte; the short way, which takes arrays that may be written to."""
-    if array.size and array.flags.writeable and array.flags.c_contiguous:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
-    return int(array.ctypes.data)
 
 
 def _edges(table: UInt16[np.ndarray, " symbol"]) -> Integers:
@@ -641,10 +548,10 @@ def _unit(block: int) -> np.float32:
     return np.float32(1 / np.sqrt(block))
 
 
-def _contexts(model: ContextModel) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+def _contexts(model: ContextModel) -> Contexts:
     """The model's contexts, as the C functions take them."""
     rows, scores, tables = (
-        _aligned(array, np.int16)
+        aligned(array, np.int16)
         for array in (model.row_scores, model.column_scores, model.column_tables)
     )
     return rows, scores, tables, scores.size, model.classes
