@@ -169,7 +169,9 @@ def _matching(
     return Scores(values, series.live)
 
 
-def _log(values: Float64[np.ndarray, " any"]) -> Float64[np.ndarray, " any"]:
+def _log(
+    values: Float64[np.ndarray, " any"] | Int64[np.ndarray, " any"],
+) -> Float64[np.ndarray, " any"]:
     return np.array([math.log(value) for value in values.tolist()])
 
 
