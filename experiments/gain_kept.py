@@ -107,9 +107,13 @@ class Row:
     means: bool = False
 
 
-def best(up: float, down: float, share: float | None = None) -> tuple[Settings, Settings]:
-    """`best` at so many bits; without a share, the preset's own."""
-    rest = {} if share is None else {"basis_share": share}
+def best(
+    up: float, down: float, share: float | None = None, rows: int = 0
+) -> tuple[Settings, Settings]:
+    """`best` at so many bits; without a share, the preset's own; with references to `rows`."""
+    rest: Settings = {} if share is None else {"basis_share": share}
+    if rows:
+        rest["reference_rows"] = rows
     whole = {"name": "best", "target_bits_up": up, "target_bits_down": down, **rest}
     return whole, whole
 
@@ -118,12 +122,14 @@ HADAMARD = codec_accuracy.CODECS["int4, Hadamard"]
 AQ_SGD = codec_accuracy.CODECS["AQ-SGD delta, int4"]
 PRESET = "best, 0.7 + 0.4"
 MEANS = "best, 0.7 + 0.4, cells' means"
-MORE_UP = "best, 0.9 + 0.2"
+MORE_UP = "best, 0.95 + 0.15"
+REFERRING = "best, 0.95 + 0.15, references"
 ROWS: dict[str, Row] = {
     NONE: Row(None, None),
     MEANS: Row(*best(0.7, 0.4), means=True),
     PRESET: Row(*best(0.7, 0.4)),
-    MORE_UP: Row(*best(0.9, 0.2)),
+    MORE_UP: Row(*best(0.95, 0.15)),
+    REFERRING: Row(*best(0.95, 0.15, rows=4096)),
     "best, 0.7 up alone": Row(best(0.7, 0.4)[0], None),
     "best, 0.4 down alone": Row(None, best(0.7, 0.4)[1]),
     "best, 0.7 + 0.4, all of the basis": Row(*best(0.7, 0.4, 1.0)),
@@ -136,7 +142,7 @@ ROWS: dict[str, Row] = {
     "AQ-SGD, int4": Row(AQ_SGD, AQ_SGD),
 }
 # rows that say most, which all seeds have
-DECIDING = (NONE, MEANS, PRESET, MORE_UP)
+DECIDING = (NONE, PRESET, MORE_UP, REFERRING)
 # of causal language models alone
 OF_TOKENS = (TOLD,)
 

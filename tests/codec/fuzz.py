@@ -34,6 +34,7 @@ from cutlayer.codec.kernels.native import Native, load_kernels
 from cutlayer.codec.kernels.portable import Portable
 from cutlayer.codec.presets import PRESETS, best, codec_pair
 from cutlayer.codec.quantisers import TargetBits
+from cutlayer.codec.references import References
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
@@ -114,12 +115,16 @@ def victims(kernels: Kernels, shapes: Sequence[Shape] = SHAPES) -> Iterator[Vict
     """Every preset, both directions, over small tensors with and without padding."""
     for name in PRESETS:
         pair = codec_pair(name)
+        codecs = {"up": pair.up, "down": pair.down}
         if name == "best":
             # more bits, and a stream so long that a basis is worth its bytes
             pair = best(TargetBits(3.0), TargetBits(3.0), packets=1_000_000)
-        for direction, codec in (("up", pair.up), ("down", pair.down)):
+            codecs = {"up": pair.up, "down": pair.down, "references": References(pair.up, 64)}
+        for direction, codec in codecs.items():
             if isinstance(codec, StagedCodec):
                 codec = replace(codec, kernels=kernels)
+            elif isinstance(codec, References):
+                codec = replace(codec, inner=replace(codec.inner, kernels=kernels))
             for shape, lengths in shapes:
                 yield _victim(f"{name} {direction}", codec, shape, lengths)
 

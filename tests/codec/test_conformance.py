@@ -23,6 +23,7 @@ from cutlayer.codec.quantisers import (
     TargetCosine,
 )
 from cutlayer.codec.raw import RawCodec
+from cutlayer.codec.references import References
 from cutlayer.codec.staged import LARGEST_MAGNITUDE, StagedCodec
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import PacketError
@@ -48,6 +49,7 @@ CODECS: dict[str, Codec] = {
         DeadZone(TargetCosine(0.9)), TwoWay(), transform=LearnedBasis(0.7, warm_up=1)
     ),
     "feedback": ErrorFeedback(presets.paper(0.1).up),
+    "references": References(presets.best().up, 40),
     "delta": Delta(StagedCodec(DeadZone(TargetBits(2.0)), TwoWay(), centre=True)),
 }
 each_codec = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())

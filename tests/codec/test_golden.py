@@ -14,6 +14,7 @@ from cutlayer.codec.dead_zone import DeadZone
 from cutlayer.codec.memories import Delta
 from cutlayer.codec.quantisers import Integer, RelativeStep
 from cutlayer.codec.raw import RawCodec
+from cutlayer.codec.references import References
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.two_way import TwoWay
 
@@ -27,6 +28,7 @@ CASES = {
     "int2": StagedCodec(Integer(2), TwoWay()),
     "dead_zone": StagedCodec(DeadZone(RelativeStep(1.0)), TwoWay(), centre=True),
     "delta": Delta(presets.fast().up),
+    "references": References(presets.fast().up, 16),
 }
 LENGTHS = (None, (3, 2))
 
@@ -39,9 +41,17 @@ def tensor():
     return np.stack([sample, sample[::-1]]).reshape(SHAPE).astype(np.float32)
 
 
+def known(name):
+    """What either end remembers: nothing, or for references the tensor's rows in other order."""
+    if name != "references":
+        return EMPTY
+    rows = tensor().reshape(-1, SHAPE[2])[::-1]
+    return {"rows": np.ascontiguousarray(rows), "name": np.array(7)}
+
+
 def encoded(name, lengths):
-    rng = np.random.default_rng(0)
-    return CASES[name].encode(tensor(), EMPTY, rng, lengths=lengths, samples=(3, 200)).packet
+    rng, state = np.random.default_rng(0), known(name)
+    return CASES[name].encode(tensor(), state, rng, lengths=lengths, samples=(3, 200)).packet
 
 
 def golden(name, lengths):
@@ -58,7 +68,7 @@ def test_the_packet_is_the_golden_one(name, lengths):
 @pytest.mark.parametrize("name", CASES)
 def test_the_golden_packet_decodes_to_what_it_was_made_of(name, lengths):
     packet = bytes.fromhex(golden(name, lengths).read_text())
-    decoded = CASES[name].decode(packet, SHAPE, EMPTY)
+    decoded = CASES[name].decode(packet, SHAPE, known(name))
     expected = tensor()
     for sample, length in enumerate(lengths or (3, 3)):
         expected[sample, length:] = 0

@@ -189,6 +189,8 @@ def test_a_codec_that_waits_for_a_sample_to_come_again_is_refused(vision: Folder
     stages = {"name": "stages", "up": {"memory": "delta"}}
     with pytest.raises(ConfigError, match=r"codec.up.memory delta .* sends each once"):
         _job(vision, codec=stages)
+    with pytest.raises(ConfigError, match=r"codec.reference_rows 100: .* set it to 0"):
+        _job(vision, codec={"name": "best", "reference_rows": 100})
 
 
 def test_a_device_that_was_not_asked_keeps_a_share_of_the_bandwidth(vision: Folders) -> None:

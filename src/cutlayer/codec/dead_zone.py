@@ -24,14 +24,19 @@ from jaxtyping import Float32, Float64, Int16, Int64
 
 from cutlayer.codec.entropy import signed_entropy
 from cutlayer.codec.kernels.kernels import Array, Kernels, Moments
-from cutlayer.codec.quantisers import Quantised, Quantiser, StepRule, TargetBits, TokenRows
+from cutlayer.codec.quantisers import (
+    MASSIVE_SHARE,
+    Quantised,
+    Quantiser,
+    StepRule,
+    TargetBits,
+    TokenRows,
+)
 from cutlayer.errors import ConfigError, PacketError
 
 SETTINGS = struct.Struct("<fee")
 LARGEST_SYMBOL = 32767
 SMALLEST_STEP = np.float32(2.0**-100)
-# the columns of most energy, this share of all, do not count for the scale of the others
-MASSIVE_SHARE = 0.01
 # so many rows tell how much energy is missing
 ENERGY_ROWS = 1024
 # of a packet

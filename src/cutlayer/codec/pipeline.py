@@ -16,7 +16,7 @@ from jaxtyping import Float, Float16, Float32, Float64, Int, Int16, Int64, UInt8
 from cutlayer.codec.codec import CodecState, Segments
 from cutlayer.codec.entropy import EntropyCoder, Sections
 from cutlayer.codec.kernels.kernels import Array, Arrays, Kernels, dot
-from cutlayer.codec.quantisers import Quantised, Quantiser, TokenRows
+from cutlayer.codec.quantisers import MASSIVE_SHARE, Quantised, Quantiser, TokenRows
 from cutlayer.errors import ConfigError
 
 # rows of one packet that statistics are drawn from, at most
@@ -24,6 +24,8 @@ ROWS_PER_PACKET = 512
 # a basis is about as long as two packets: it is not tried where it would serve fewer
 FEWEST_SERVED = 3
 EXPECTED_GROWTH = 4
+# of a shipped direction
+LARGEST_ENTRY = 32767
 LARGEST_BLOCK = 256
 ROWS_AT_ONCE = 256
 
@@ -51,21 +53,25 @@ class LearnedBasis:
     expected to come.
 
     `share`: the part of the columns that is kept after the transform, those of most energy; 1: all,
-    and nothing is lost. `coarseness`: the step of shipped entries, in units of sqrt(mean eigenvalue
-    / width). At 1 a basis of 384 columns takes about 15 KiB, at 2 half of that.
+    and nothing is lost; None: those that are worth bits, which the trial tells. At a packet's bits
+    there is an energy, that of rounding, below which a column's values would all be zeros (reverse
+    water-filling): such columns are neither shipped nor computed. `coarseness`: the step of shipped
+    entries, in units of sqrt(mean eigenvalue / width), without the hundredth of directions that are
+    largest: where one channel has nearly all energy, its share of the step would leave no other
+    direction. At 1 a basis of 384 columns takes about 15 KiB, at 2 half of that.
 
     Raises ConfigError: share not within (0, 1], coarseness not above 0, warm_up or packets below
     1, growth below 2.
     """
 
-    share: float = 1.0
+    share: float | None = 1.0
     coarseness: float = 1.0
     warm_up: int = 2
     growth: int = 16
     packets: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.share <= 1.0:
+        if self.share is not None and not 0.0 < self.share <= 1.0:
             raise ConfigError(f"basis share {self.share}: give a part of the columns in (0, 1]")
         if not 0.0 < self.coarseness <= 100.0:
             raise ConfigError(f"coarseness {self.coarseness}: give a number above 0, such as 1")
@@ -80,6 +86,10 @@ class LearnedBasis:
         """Whether a stream of `packets` has the rows for a basis while it would serve enough."""
         packets = math.inf if self.packets is None else self.packets - FEWEST_SERVED
         return packets * ROWS_PER_PACKET >= self.warm_up * width
+
+    def columns(self, width: int) -> int:
+        """The most that are kept."""
+        return width if self.share is None else max(1, round(self.share * width))
 
     def still_to_come(self, sent: int) -> int:
         """How many packets a basis would serve, the present one included."""
@@ -262,11 +272,14 @@ class Statistics:
             mean = _wide(arrays.to_host(self.total)) / max(self.rows, 1)
             moment = moment - np.outer(mean, mean)
         width = len(moment)
-        columns = max(1, round(how.share * width))
+        columns = how.columns(width)
         # ascending, so the last ones are the largest
         energies, vectors = np.linalg.eigh(moment)
         energies = np.maximum(energies[::-1], 0.0)
-        step = how.coarseness * np.sqrt(energies.mean() / width)
+        usual = energies[math.ceil(MASSIVE_SHARE * width) :].mean() if width > 1 else 0.0
+        step = how.coarseness * np.sqrt((usual or energies.mean()) / width)
+        # no entry leaves int16
+        step = max(step, np.sqrt(energies[0]) / LARGEST_ENTRY)
         if step == 0.0:
             return None
         scaled = vectors[:, ::-1] * np.sqrt(energies)

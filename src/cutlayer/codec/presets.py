@@ -11,6 +11,7 @@ from cutlayer.codec.entropy import FixedWidth, Golomb
 from cutlayer.codec.pipeline import Hadamard, LearnedBasis, TopK
 from cutlayer.codec.quantisers import Integer, StepRule, StochasticLevels, TargetBits
 from cutlayer.codec.raw import RawCodec
+from cutlayer.codec.references import References
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.errors import ConfigError, nearest
@@ -42,26 +43,30 @@ def paper_rans(keep_ratio: float = 0.2, levels: int = 7) -> CodecPair:
 def best(
     up: StepRule = ACTIVATION_BITS,
     down: StepRule = GRADIENT_BITS,
-    share: float = 1 / 3,
+    share: float | None = None,
     packets: int | None = None,
+    reference_rows: int = 0,
 ) -> CodecPair:
     """A learned basis and a dead-zone quantiser, whose steps follow `up` and `down`.
 
-    Activations are centred and keep the `share` of the basis' columns that hold most energy;
-    gradients are neither centred nor truncated. `packets`: how many a stream will have, if known:
-    a basis that would not pay for itself is not sent.
+    Activations are centred and keep the `share` of the basis' columns that hold most energy, or,
+    without one, those that are worth bits; gradients are neither centred nor truncated. `packets`:
+    how many a stream will have, if known: a basis that would not pay for itself is not sent.
+    `reference_rows`: so many activations of tokens are remembered, and others coded as differences
+    to them: see `References`; 0: none.
     """
-    return CodecPair(
-        StagedCodec(
-            DeadZone(up, keeps_energy=True),
-            TwoWay(),
-            centre=True,
-            transform=LearnedBasis(share, packets=packets),
-        ),
-        StagedCodec(
-            DeadZone(down), TwoWay(), transform=LearnedBasis(coarseness=2.0, packets=packets)
-        ),
+    activations = StagedCodec(
+        DeadZone(up, keeps_energy=True),
+        TwoWay(),
+        centre=True,
+        transform=LearnedBasis(share, packets=packets),
     )
+    gradients = StagedCodec(
+        DeadZone(down), TwoWay(), transform=LearnedBasis(coarseness=2.0, packets=packets)
+    )
+    if reference_rows:
+        return CodecPair(References(activations, reference_rows), gradients)
+    return CodecPair(activations, gradients)
 
 
 def fast() -> CodecPair:

@@ -24,6 +24,8 @@ SEARCH_GAIN = 0.7
 # a later packet moves the log of the ratio by this part of what it missed by: batches differ
 GAIN = 0.35
 LARGEST_MOVE = math.log(4.0)
+# the columns of most energy, this share of all, do not count for the scale of the others
+MASSIVE_SHARE = 0.01
 
 MAX_LEVELS = 255
 _LARGEST_FLOAT8 = 448.0

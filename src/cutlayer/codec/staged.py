@@ -66,6 +66,8 @@ ENTROPY_CODERS: dict[type[EntropyCoder], int] = {FixedWidth: 1, Golomb: 2, TwoWa
 LARGEST_MAGNITUDE = 2.0**96
 # a trial: whole samples up to about so many rows tell enough
 ENOUGH_ROWS = 1024
+# a column whose values are of a step's rounding, step^2 / 12, has about so many that are not zero
+LEAST_USED = 0.05
 WIDEST_MOVE = math.log(32.0)
 HALVINGS = 9
 OWN_SECTIONS = ("stages", "mean", "basis", "basis id", "quantiser")
@@ -150,7 +152,7 @@ class StagedCodec(Codec):
         sums = 8 * width if self.centre or how else 0
         if how is None or not how.comes(width):
             return mean + sums, mean
-        basis = 4 * width * max(1, round(how.share * width))
+        basis = 4 * width * how.columns(width)
         return mean + basis + sums + 8 * width**2, mean + basis
 
     def _pipeline(self, learned: Learned) -> Stages:
@@ -233,13 +235,22 @@ class StagedCodec(Codec):
         basis = statistics.basis(how, self.kernels.arrays, about_mean=self.centre)
         if basis is None:
             return {}
-        shipped = {"basis": basis_to_bytes(*basis, self.kernels)}
-        if self.centre:
-            shipped["mean"] = statistics.mean(self.kernels.arrays).tobytes()
+        symbols, kept = basis
+        mean = {"mean": statistics.mean(self.kernels.arrays).tobytes()} if self.centre else {}
         present = Learned.of(state, self.kernels.arrays)
-        proposed = self._received(present, shipped, segments.width)
-        trial = Trial(values, segments, float(state["ratio"]))
-        saved = trial.bytes_saved(self._pipeline(present), self._pipeline(proposed))
+        trial = Trial.of(values, segments, float(state["ratio"]), self._pipeline(present))
+
+        def proposed() -> tuple[dict[str, bytes], Stages]:
+            shipped = {"basis": basis_to_bytes(symbols, kept, self.kernels), **mean}
+            return shipped, self._pipeline(self._received(present, shipped, segments.width))
+
+        shipped, pipeline = proposed()
+        if how.share is None:
+            worth = trial.columns_worth(pipeline)
+            if worth < symbols.shape[1]:
+                symbols, kept = np.ascontiguousarray(symbols[:, :worth]), worth
+                shipped, pipeline = proposed()
+        saved = trial.bytes_saved(pipeline)
         cost = sum(len(section) for section in shipped.values())
         return shipped if saved * how.still_to_come(statistics.sent) >= cost else {}
 
@@ -334,53 +345,72 @@ def basis_from_bytes(
 class Trial:
     """What a new basis would save: the same rows at the same error, coded with it and without it.
 
-    The rows of a packet that the basis was not learned from (on its own rows any basis looks good),
-    and the step's ratio that the present pipeline codes them with.
+    Rows of a packet that the basis was not learned from (on its own rows any basis looks good),
+    and how the present pipeline codes them at its step's ratio.
     """
 
     values: Float32[Array, "row width"]
     segments: Segments
     ratio: float
+    part: float
+    present: Stages
+    now: Quantised
+    bytes_now: int
 
-    def bytes_saved(self, present: Stages, proposed: Stages) -> float:
-        """Of the packet [bytes]; infinite for a quantiser that has no step to compare at."""
-        if present.quantiser.step_rule is FIXED_STEP:
-            return math.inf
-        some, segments = self._some()
-        before = present.transform(some, segments)
-        now = present.quantise(before, self.ratio, _generator())
-        error = _error(some, present, now, segments)
-        after = proposed.transform(some, segments)
-        ratio = self._ratio_of_error(error, some, proposed, after)
-        then = proposed.quantise(after, ratio, _generator())
-        saved = present.code(now).bytes - proposed.code(then).bytes
-        return saved * len(self.values) / len(some)
-
-    def _some(self) -> tuple[Float32[Array, "row width"], Segments]:
-        rows = np.cumsum(self.segments.lengths)
+    @staticmethod
+    def of(
+        values: Float32[Array, "row width"], segments: Segments, ratio: float, present: Stages
+    ) -> "Trial":
+        """Of whole samples, as many as tell enough."""
+        rows = np.cumsum(segments.lengths)
         samples = min(int(np.searchsorted(rows, ENOUGH_ROWS)) + 1, len(rows))
-        _, token, width = self.segments.shape
-        segments = Segments((samples, token, width), self.segments.lengths[:samples])
-        return self.values[: segments.rows], segments
+        _, token, width = segments.shape
+        fewer = Segments((samples, token, width), segments.lengths[:samples])
+        some = values[: fewer.rows]
+        now = present.quantise(present.transform(some, fewer), ratio, _generator())
+        part = len(some) / len(values)
+        return Trial(some, fewer, ratio, part, present, now, present.code(now).bytes)
 
-    def _ratio_of_error(
-        self,
-        goal: float,
-        values: Float32[Array, "row width"],
-        pipeline: Stages,
-        transformed: Transformed,
-    ) -> float:
-        """The largest ratio whose error is at most `goal`, or the smallest tried: then the saving
-        is negative."""
+    def columns_worth(self, proposed: Stages) -> int:
+        """How many of its columns are not nearly all zeros, at the bytes of the present packet."""
+        if proposed.quantiser.step_rule is FIXED_STEP:
+            return self.segments.width
+        transformed = proposed.transform(self.values, self.segments)
+        _, ratio = self._edge(
+            proposed, transformed, lambda then: proposed.code(then).bytes > self.bytes_now
+        )
+        then = proposed.quantise(transformed, ratio, _generator())
+        used = proposed.kernels.arrays.to_host((then.symbols != 0).sum(0))
+        return max(int((used >= LEAST_USED * len(self.values)).sum()), 1)
+
+    def bytes_saved(self, proposed: Stages) -> float:
+        """Of the packet [bytes]; infinite for a quantiser that has no step to compare at."""
+        if self.present.quantiser.step_rule is FIXED_STEP:
+            return math.inf
+        goal = _error(self.values, self.present, self.now, self.segments)
+        transformed = proposed.transform(self.values, self.segments)
+        ratio, _ = self._edge(
+            proposed,
+            transformed,
+            lambda then: _error(self.values, proposed, then, self.segments) <= goal,
+        )
+        then = proposed.quantise(transformed, ratio, _generator())
+        return (self.bytes_now - proposed.code(then).bytes) / self.part
+
+    def _edge(
+        self, pipeline: Stages, transformed: Transformed, finer: Callable[[Quantised], bool]
+    ) -> tuple[float, float]:
+        """Two ratios, near each other: what is `finer` than wanted at the lower one is not at the
+        upper one. The smallest or the largest tried where all ratios are alike."""
         low, high = -WIDEST_MOVE, WIDEST_MOVE
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             quantised = pipeline.quantise(transformed, self.ratio * math.exp(middle), _generator())
-            if _error(values, pipeline, quantised, transformed.segments) <= goal:
+            if finer(quantised):
                 low = middle
             else:
                 high = middle
-        return self.ratio * math.exp(low)
+        return self.ratio * math.exp(low), self.ratio * math.exp(high)
 
 
 def _error(

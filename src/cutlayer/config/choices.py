@@ -332,8 +332,15 @@ class BestCodec(Section):
     target_cosine_down: _Cosine | None = Field(
         default=None, description="follow this cosine of gradients, not bits"
     )
-    basis_share: Share = Field(
-        default=1 / 3, description="fraction of the basis kept for activations"
+    basis_share: Share | None = Field(
+        default=None,
+        description="fraction of the basis kept for activations; null: what is worth bits",
+    )
+    reference_rows: Whole = Field(
+        default=0,
+        ge=0,
+        le=65536,
+        description="activations of tokens that both ends remember and code differences to",
     )
 
 

@@ -30,6 +30,7 @@ from cutlayer.codec.quantisers import (
     TargetBits,
     TargetCosine,
 )
+from cutlayer.codec.references import References
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.config.choices import (
@@ -149,7 +150,7 @@ def _pair(section: CodecSection, packets: int) -> CodecPair:
         case BestCodec():
             up = _goal(section.target_bits_up, section.target_cosine_up)
             down = _goal(section.target_bits_down, section.target_cosine_down)
-            return best(up, down, section.basis_share, packets)
+            return best(up, down, section.basis_share, packets, section.reference_rows)
         case StagesCodec():
             key, back = "codec.down", section.down
             if back is None:
@@ -169,7 +170,7 @@ def _on(codec: Codec, kernels: Kernels) -> Codec:
     match codec:
         case StagedCodec():
             return replace(codec, kernels=kernels)
-        case ErrorFeedback() | Delta():
+        case ErrorFeedback() | Delta() | References():
             return replace(codec, inner=_on(codec.inner, kernels))
         case _:
             return codec
@@ -267,10 +268,17 @@ def make_scheme(config: Config) -> Scheme:
 
 
 def _check_sent_once(config: Config) -> None:
-    """Raises ConfigError for a codec that waits for a sample to come again where none does."""
+    """Raises ConfigError for a codec that remembers what was sent where packets are kept."""
     codec = config.codec
     memory = codec.up.memory if isinstance(codec, StagesCodec) else "none"
-    if memory != "none" and SCHEMES[config.scheme.name].cached:
+    if not SCHEMES[config.scheme.name].cached:
+        return
+    if isinstance(codec, BestCodec) and codec.reference_rows:
+        raise ConfigError(
+            f"codec.reference_rows {codec.reference_rows}: {config.scheme.name} keeps packets with"
+            " what their receiver knew, and each would have all those rows: set it to 0"
+        )
+    if memory != "none":
         raise ConfigError(
             f"codec.up.memory {memory} remembers what was sent of each sample, and"
             f" {config.scheme.name} sends each once: set it to none"

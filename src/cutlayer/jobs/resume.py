@@ -19,6 +19,7 @@ from cutlayer.codec.codec import Codec, CodecPair
 from cutlayer.codec.kernels.kernels import Kernels
 from cutlayer.codec.memories import Delta, ErrorFeedback
 from cutlayer.codec.pipeline import LearnedBasis
+from cutlayer.codec.references import References
 from cutlayer.codec.staged import StagedCodec
 from cutlayer.config.read import config_yaml, flat_values
 from cutlayer.data.samples import digest_of, digest_of_order
@@ -327,7 +328,7 @@ def _timeless(codec: Codec) -> Codec:
     match codec:
         case StagedCodec(transform=LearnedBasis() as basis):
             return replace(codec, transform=replace(basis, packets=None))
-        case ErrorFeedback() | Delta():
+        case ErrorFeedback() | Delta() | References():
             return replace(codec, inner=_timeless(codec.inner))
         case _:
             return codec
