@@ -17,7 +17,9 @@ from rich.text import Text
 from cutlayer.cli.main import guarded, on_standard_error, parsed, prepare
 from cutlayer.cli.settings import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
+from cutlayer.config.training import LocalEngine, with_workers
 from cutlayer.errors import ConfigError, nearest
+from cutlayer.jobs.workers import opened
 from cutlayer.logs import lines_to
 from cutlayer.units import GIB
 from reproduction.catalogue import (
@@ -132,7 +134,9 @@ def _run_all(options: Options, arguments: argparse.Namespace) -> int:
     names = figures(analytic=arguments.analytic)
     output: Path = arguments.output or Path("paper")
     usual = room_for(min(os.cpu_count() or 1, _MOST_WORKERS), _WORKER_BYTES)
-    done = make_all(names, options, output, arguments.workers or usual)
+    section = with_workers(LocalEngine(), arguments.workers or usual)
+    with opened(section, ["cutlayer.profiling.measure"]) as engine:
+        done = make_all(names, options, output, engine)
     made = {name: figure for name, figure in done.items() if isinstance(figure, Made)}
     failed = {name: why.reason for name, why in done.items() if isinstance(why, NotMade)}
     for name, figure in made.items():

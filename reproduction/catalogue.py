@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cutlayer.errors import ConfigError, CutlayerError
+from cutlayer.jobs.workers import Engine, spread
 from cutlayer.logs import heard_through
-from cutlayer.profiling.grid import spread_over_processes
 from cutlayer.units import KIB, format_seconds
 from reproduction.claims import CLAIM_COLUMNS, Claim, claim_rows
 
@@ -126,18 +126,18 @@ def make(name: str, options: Options, output: Path) -> Made:
 
 
 def make_all(
-    names: Sequence[str], options: Options, output: Path, workers: int
+    names: Sequence[str], options: Options, output: Path, engine: Engine
 ) -> dict[str, Made | NotMade]:
     """Every figure of `names`, in that order, into a folder of its own under `output`; or why not.
 
-    What is computed in seconds comes first, here; then what is trained, `workers` at a time, in
-    processes. What is logged begins with the figure's name.
+    What is computed in seconds comes first, here; then what is trained, by the engine's workers.
+    What is logged begins with the figure's name.
     """
     begin = partial(_maker, options, output)
     attempt = begin()
     trained = [name for name in names if FIGURES[name].training_minutes]
     done = {name: attempt(name) for name in names if name not in trained}
-    with closing(spread_over_processes(begin, trained, workers)) as ended:
+    with closing(spread(engine, begin, trained)) as ended:
         for name, result in ended:
             # an attempt raises nothing: its process died
             done[name] = result if isinstance(result, Made | NotMade) else NotMade(f"its {result}")

@@ -33,7 +33,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def plan(config: Config) -> ProfilePlan:
     """One seed in this process, the device part at the job's own cut."""
     cuts = (config.model.cut,)
-    return ProfilePlan(config, GRID, seeds=1, workers=1, command="cutlayer profile", cuts=cuts)
+    return ProfilePlan(config, GRID, seeds=1, command="cutlayer profile", cuts=cuts)
 
 
 class _StopError(Exception):

@@ -9,8 +9,9 @@ import tiny
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import CutlayerError, RunError
+from cutlayer.jobs.workers import Processes
 from cutlayer.profiling.grid import CodecSetting
-from cutlayer.profiling.measure import WantedRun, train_in_processes
+from cutlayer.profiling.measure import WantedRun, train_elsewhere
 
 # each process loads torch anew
 pytestmark = pytest.mark.slow("worker processes that import torch")
@@ -26,14 +27,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 
 def test_all_come_back_and_nobody_stays(config: Config) -> None:
-    lines = list(train_in_processes(config, WANTED, workers=2))
+    lines = list(train_elsewhere(config, WANTED, Processes(2)))
     assert sorted(line.seed for line in lines) == [0, 1, 2]
     assert not active_children()
-    assert list(train_in_processes(config, [], workers=2)) == []
+    assert list(train_elsewhere(config, [], Processes(2))) == []
 
 
 def test_a_process_that_is_killed(config: Config) -> None:
-    lines = train_in_processes(config, WANTED, workers=1)
+    lines = train_elsewhere(config, WANTED, Processes(1))
     next(lines)
     (child,) = active_children()
     assert child.pid is not None
@@ -47,5 +48,5 @@ def test_an_error_there_is_raised_here(config: Config) -> None:
     model = config.model.model_copy(update={"cut": 99})
     wrong = config.model_copy(update={"model": model})
     with pytest.raises(CutlayerError, match=r"1\.\.3"):
-        list(train_in_processes(wrong, WANTED, workers=2))
+        list(train_elsewhere(wrong, WANTED, Processes(2)))
     assert not active_children()

@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from cutlayer.errors import ModelError
+from cutlayer.jobs.workers import Local, Processes
 from cutlayer.logs import lines_to
 from cutlayer.units import GIB, KIB
 from reproduction.catalogue import (
@@ -73,7 +74,7 @@ def test_trained_ones_in_processes_after_the_others(options: Options, tmp_path: 
     said: list[str] = []
     names = ("fig4", "table2", "fig14")
     with lines_to(said.append):
-        done = make_all(names, options, tmp_path, 2)
+        done = make_all(names, options, tmp_path, Processes(2))
     assert tuple(done) == names
     assert isinstance(done["table2"], Made) and isinstance(done["fig14"], NotMade)
     assert "File exists" in done["fig14"].reason
@@ -92,7 +93,7 @@ def test_trained_ones_in_processes_after_the_others(options: Options, tmp_path: 
 
 def test_one_that_fails_here(options: Options, tmp_path: Path) -> None:
     (tmp_path / "table1").write_text("in the way", encoding="utf-8")
-    done = make_all(("table1", "table2"), options, tmp_path, 1)
+    done = make_all(("table1", "table2"), options, tmp_path, Local())
     assert [type(figure) for figure in done.values()] == [NotMade, Made]
 
 

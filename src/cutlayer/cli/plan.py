@@ -24,6 +24,7 @@ from cutlayer.cli.settings import (
     whole_number,
 )
 from cutlayer.config.read import config_yaml, read_config
+from cutlayer.config.training import LocalEngine, with_workers
 from cutlayer.errors import ConfigError, nearest
 from cutlayer.jobs.check import check, check_file, check_folder, write_together
 from cutlayer.jobs.plan import CHOICES, Planned, plan
@@ -169,7 +170,7 @@ def profile_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=whole_number, help=f"seeds of each training run ({_SEEDS})")
     parser.add_argument(
-        "--workers", type=whole_number, default=os.cpu_count() or 1, help="processes (one a core)"
+        "--workers", type=whole_number, help="training runs at a time, in processes (one a core)"
     )
     parser.add_argument(
         "--output",
@@ -200,6 +201,7 @@ def run_profile(arguments: argparse.Namespace) -> int:
         from rich.console import Console
 
         from cutlayer.files import write_text
+        from cutlayer.jobs.workers import opened
         from cutlayer.planner.profile import profile_text
         from cutlayer.profiling.measure import ProfilePlan, measure_profile
     usual = QUICK_GRID if arguments.quick else FULL_GRID
@@ -208,9 +210,12 @@ def run_profile(arguments: argparse.Namespace) -> int:
     seeds = arguments.seeds or (1 if arguments.quick else _SEEDS)
     cuts = arguments.cuts or ((config.model.cut,) if arguments.quick else None)
     command = _command(arguments, overrides)
-    plan = ProfilePlan(config, grid, seeds, arguments.workers, command, cuts)
+    plan = ProfilePlan(config, grid, seeds, command, cuts)
     log = output.with_name(f"{output.stem}.runs.jsonl")
-    profile = measure_profile(plan, log)
+    cores = os.cpu_count() or 1 if isinstance(config.engine, LocalEngine) else None
+    section = with_workers(config.engine, arguments.workers or cores)
+    with opened(section, ["cutlayer.profiling.measure"]) as engine:
+        profile = measure_profile(plan, log, engine)
     write_text(output, profile_text(profile))
     console = Console(file=sys.stdout)
     console.print(profile_table(profile))

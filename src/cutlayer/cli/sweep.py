@@ -56,9 +56,8 @@ def sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         type=whole_number,
-        default=1,
         metavar="N",
-        help="how many runs at a time, each in a process of its own; they share the cores (1)",
+        help="how many runs at a time, in processes that share the cores, or of --engine ray (1)",
     )
     add_target(parser)
     add_baseline(parser)

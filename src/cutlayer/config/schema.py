@@ -43,7 +43,9 @@ from cutlayer.config.section import (
 from cutlayer.config.training import (
     AdamWOptimizer,
     AdapterSection,
+    EngineSection,
     EvaluationSection,
+    LocalEngine,
     OptimizerSection,
     TrainingSection,
 )
@@ -538,6 +540,9 @@ class Config(Section):
         description="The bandwidth allocation of each round, and the limits of `cutlayer plan`.",
     )
     net: NetSection = NetSection()
+    engine: Annotated[EngineSection, Choices("local")] = Field(
+        default=LocalEngine(), description="Who computes a simulation, or the runs of a sweep."
+    )
     seed: Whole = Field(
         default=0, ge=0, le=2**31 - 1, description="every random draw follows from it"
     )

@@ -1,15 +1,19 @@
-"""What is trained and how it steps: adapters, rounds and their mini-batches, the optimiser."""
+"""What is trained, how it steps and who computes it: adapters, rounds and their mini-batches, the
+optimiser, the engine."""
 
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from cutlayer.config.section import (
+    MOST_DEVICES,
     Choices,
+    Mebibytes,
     Number,
     Pattern,
     Positive,
     Real,
+    Seconds,
     Section,
     Text,
     Whole,
@@ -263,3 +267,62 @@ class SgdOptimizer(_Optimizer):
 
 
 OptimizerSection: TypeAlias = AdamWOptimizer | SgdOptimizer
+
+
+_Workers = Annotated[int, Field(ge=1, le=100_000), Number]
+
+
+class _Engine(Section):
+    name: str
+    cohort: Whole = Field(
+        default=50,
+        ge=1,
+        le=MOST_DEVICES,
+        description="devices that a worker plays at a time, at most; more are cut into equal"
+        " cohorts, and results depend on these, not on the engine or its workers",
+    )
+
+
+class LocalEngine(_Engine):
+    """This process."""
+
+    name: Literal["local"] = "local"
+
+
+class ProcessesEngine(_Engine):
+    """Processes of this machine."""
+
+    name: Literal["processes"] = "processes"
+    workers: _Workers | None = Field(default=None, description="how many; null: one a core")
+
+
+class RayEngine(_Engine):
+    """Actors of a Ray cluster; needs the extra ray."""
+
+    name: Literal["ray"] = "ray"
+    workers: _Workers | None = Field(
+        default=None, description="how many, each of one CPU; null: as many as the cluster has CPUs"
+    )
+    address: Text | None = Field(
+        default=None,
+        description="of the cluster: HOST:PORT, ray://HOST:PORT, or auto on one of its nodes;"
+        " null: one that is started on this machine and ends with the run",
+    )
+    wait_s: Seconds = Field(
+        default=60.0, description="how long to wait for the cluster, and for room on it [s]"
+    )
+    memory_mib: Annotated[Mebibytes, read_by("address", None)] = Field(
+        default=512.0, description="what the workers may share, of a cluster that is started [MiB]"
+    )
+
+
+EngineSection: TypeAlias = LocalEngine | ProcessesEngine | RayEngine
+
+
+def with_workers(section: EngineSection, workers: int | None) -> EngineSection:
+    """The engine with so many workers (None: as it is): of one that has one, processes."""
+    if workers is None:
+        return section
+    if isinstance(section, LocalEngine):
+        return section if workers == 1 else ProcessesEngine(workers=workers, cohort=section.cohort)
+    return section.model_copy(update={"workers": workers})

@@ -187,6 +187,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             group=config.server.group if dealt and scheme.trained is Trained.ADAPTERS else 1,
             clock=time.monotonic,
             server_block_s=hardware.block_s,
+            cohort=config.engine.cohort,
             model_folder=found.path,
         ),
     )

@@ -1,13 +1,17 @@
 """A sweep: a grid of settings over seeds made into runs, each trained once, several at a time.
 
 A sweep that was killed and is started again keeps what has finished and resumes what has not. With
-several workers a run is trained in a process of its own, which ends when the sweep does, however it
-ends; one that is killed is resumed by another.
+several workers runs are trained in processes that end when the sweep does, however it ends; a run
+whose process is killed is resumed by another.
 """
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -25,7 +29,8 @@ from cutlayer.config.read import (
     read_written,
 )
 from cutlayer.config.schema import Config
-from cutlayer.errors import ConfigError, RunError, quoted, shown
+from cutlayer.config.training import EngineSection, LocalEngine, with_workers
+from cutlayer.errors import ConfigError, CutlayerError, RunError, quoted, shown
 from cutlayer.files import alone, path_of, storage_error, write_text
 from cutlayer.jobs.check import check_folder, check_given, with_full_paths
 from cutlayer.jobs.compare import (
@@ -37,8 +42,8 @@ from cutlayer.jobs.compare import (
     train_run,
 )
 from cutlayer.jobs.machines import make_devices, radio_power_w
-from cutlayer.jobs.workers import Waiting, train_all
-from cutlayer.logs import heard_through, loading
+from cutlayer.jobs.workers import Engine, Local, WorkerDied, opened, spread
+from cutlayer.logs import heard_through, loading, unheard
 from cutlayer.report.comparison import ComparedRun, RefusedRun, check_target, check_tasks, compare
 from cutlayer.report.export import write_csv, write_parquet
 from cutlayer.report.run_reader import Run, RunRecord, frame_of, read_record
@@ -51,6 +56,8 @@ from cutlayer.report.sweep import (
 )
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.records import Observer
+
+_LOG = logging.getLogger(__name__)
 
 # Which runs a sweep is of.
 
@@ -225,7 +232,7 @@ def sweep(
     *,
     seeds: int | Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     target: float | None = None,
     baseline: str | None = None,
     output: Path | str = "sweep",
@@ -237,9 +244,10 @@ def sweep(
     `config`: what is varied, None: the default job; or a file that has a grid, seeds and the like
     of its own. `grid`: by dotted key the values of a setting. `seeds`: how many, from 0 on, or
     which (3). `settings`: by dotted key, on top of `config`. `workers`: how many runs at a time,
-    each in a process of its own (a script then needs `if __name__ == "__main__"`); one: here, with
-    `observer` as of `train`. `target`: as of `compare`. `baseline`: the settings that others are
-    held against, as the table calls them; None: the first.
+    by the configuration's engine, or, where that is local, in processes (a script then needs
+    `if __name__ == "__main__"`); one: here, with `observer` as of `train`. `target`: as of
+    `compare`. `baseline`: the settings that others are held against, as the table calls them;
+    None: the first.
 
     Raises ConfigError for a grid, seeds, target or baseline that cannot be; RunError where another
     sweep is at work in `output`, or no run ends; else as `train`, of every combination before the
@@ -248,7 +256,7 @@ def sweep(
     output, settings = path_of("output", output), {} if settings is None else settings
     if not isinstance(observer, Observer | None):
         raise ConfigError(f"observer should be a cutlayer.Observer, not {quoted(observer)}")
-    if type(workers) is not int or workers < 1:
+    if workers is not None and (type(workers) is not int or workers < 1):
         raise ConfigError(f"workers should be a whole number from 1 on, not {quoted(workers)}")
     if isinstance(config, Config):
         config = check_given("sweep", config)
@@ -267,19 +275,42 @@ def sweep(
         raise ConfigError(f"target should be a number, not {quoted(target)}")
     check_folder(output)
     cells = planned_cells(values, settings, {} if grid is None else grid, which_seeds(seeds))
+    engine = with_workers(_engine_of(cells), workers)
+    cells = [_each_here(cell) for cell in cells]
     for cell in cells:
         NamedRun(cell.label, next(iter(cell.runs.values()))).check()
     with loading("`cutlayer sweep`", "train"):
         return sweep_runs(
-            cells, output, workers=workers, target=target, baseline=baseline, observer=observer
+            cells, output, engine=engine, target=target, baseline=baseline, observer=observer
         )
+
+
+def _engine_of(cells: Sequence[PlannedCell]) -> EngineSection:
+    """The one that all runs name, which is the sweep's. Raises ConfigError where they differ."""
+    engines = [config.engine for cell in cells for config in cell.runs.values()]
+    if any(engine != engines[0] for engine in engines):
+        raise ConfigError("the grid has engine: a sweep has one for all runs", thing="grid")
+    return engines[0]
+
+
+def _each_here(cell: PlannedCell) -> PlannedCell:
+    """Its runs by one worker each, the same whatever the sweep's engine is."""
+    return replace(
+        cell,
+        runs={
+            seed: config.model_copy(update={"engine": LocalEngine(cohort=config.engine.cohort)})
+            if config.engine.name != "local"
+            else config
+            for seed, config in cell.runs.items()
+        },
+    )
 
 
 def sweep_runs(
     cells: Sequence[PlannedCell],
     output: Path,
     *,
-    workers: int = 1,
+    engine: EngineSection | None = None,
     target: float | None = None,
     baseline: str | None = None,
     observer: Observer | None = None,
@@ -296,7 +327,7 @@ def sweep_runs(
         raise storage_error(output, error) from error
     with alone(output / ".sweep.lock", f"{output}: another sweep is at work in it"):
         plans = _plans(cells, output, target)
-        done, failed = train_all(_all_runs(plans, output), workers, observer)
+        done, failed = _train_all(plans, output, engine or LocalEngine(), observer)
         found = [_cell(cell, plan, done) for cell, plan in zip(cells, plans, strict=True)]
         if not done:
             raise RunError(f"no run of the sweep ended: {'; '.join(failed.values())}")
@@ -364,33 +395,83 @@ def _key(config: Config) -> str:
     return config_sha256(with_full_paths(config))
 
 
-@final
-@dataclass(frozen=True)
-class _InFolder(Waiting):
-    """A run that is to be trained in `output`/runs."""
-
-    run: ToTrain
-    output: Path
-
-    @property
-    def label(self) -> str:
-        return self.run.label
-
-    @property
-    def threads(self) -> int | None:
-        return self.run.config.threads
-
-    def train(self, observer: Observer | None) -> ComparedRun:
-        return train_run(self.run, self.output, observer)
-
-    def again(self) -> "_InFolder":
-        begun = find_run(self.run.config, self.output)
-        return replace(self, run=replace(self.run, begun=begun))
+# how often a run goes on whose worker died
+_RETRIES = 2
 
 
-def _all_runs(plans: Sequence[Plan], output: Path) -> list[ComparedRun | Waiting]:
+def _train_all(
+    plans: Sequence[Plan], output: Path, section: EngineSection, observer: Observer | None
+) -> tuple[dict[str, ComparedRun], dict[str, str]]:
+    """The runs that ended, by label, and why others did not."""
     runs = [one for plan in plans if not isinstance(plan, RefusedRun) for one in plan.values()]
-    return [_InFolder(one, output) if isinstance(one, ToTrain) else one for one in runs]
+    done = {run.label: run for run in runs if isinstance(run, ComparedRun)}
+    waiting = [run for run in runs if isinstance(run, ToTrain)]
+    failed: dict[str, str] = {}
+    if done:
+        _LOG.info(f"{len(done)} of {len(runs)} runs finished before")
+    if len(waiting) < 2:
+        section = LocalEngine()
+    with opened(section, ["cutlayer.jobs.train"]) as engine:
+        ended = spread(
+            engine,
+            _beginning(engine, output, observer),
+            _told(waiting),
+            retries=_RETRIES,
+            again=partial(_again, output),
+        )
+        with closing(ended):
+            for run, place in ended:
+                if isinstance(place, Path):
+                    done[run.label] = ComparedRun(run.label, read_record(place), str(place))
+                    score = done[run.label].record.summary.score_final
+                    _LOG.info(
+                        f"{run.label}: {score.measure} {score.value:.4g} ({len(done)} of"
+                        f" {len(runs)} runs)"
+                    )
+                elif isinstance(place, CutlayerError | WorkerDied):
+                    its = "its " if isinstance(place, WorkerDied) else ""
+                    failed[run.label] = f"{its}{place}"
+                    _LOG.warning("%s: failed: %s", run.label, failed[run.label])
+                else:
+                    raise place
+    return done, failed
+
+
+def _told(runs: Sequence[ToTrain]) -> Iterator[ToTrain]:
+    for number, run in enumerate(runs, start=1):
+        _LOG.info(f"{run.label}: run {number} of {len(runs)}")
+        yield run
+
+
+def _again(output: Path, run: ToTrain) -> ToTrain:
+    """What is left of a run whose worker died."""
+    _LOG.warning("%s: its process was killed: it goes on in another", run.label)
+    return replace(run, begun=find_run(run.config, output))
+
+
+def _beginning(
+    engine: Engine, output: Path, observer: Observer | None
+) -> Callable[[], Callable[[ToTrain], Path]]:
+    if isinstance(engine, Local):
+        return lambda: partial(_train, output=output, observer=observer)
+    threads = max(1, (os.cpu_count() or 1) // engine.workers)
+    return partial(partial, _train, output=output, threads=threads)
+
+
+def _train(
+    run: ToTrain,
+    output: Path,
+    observer: Observer | None = None,
+    threads: int | None = None,
+) -> Path:
+    """One run to its end: its directory. `threads`: torch's where the run does not say; None: as
+    it is, with what the run tells."""
+    if threads is not None and run.config.threads is None:
+        import torch  # not where runs are planned
+
+        torch.set_num_threads(threads)
+    with nullcontext() if threads is None else unheard():
+        return Path(train_run(run, output, observer).place)
 
 
 def _cell(cell: PlannedCell, plan: Plan, done: Mapping[str, ComparedRun]) -> Cell:

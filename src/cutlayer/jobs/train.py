@@ -30,6 +30,7 @@ from cutlayer.data.partition import PreparedData, label_counts
 from cutlayer.errors import ConfigError, StorageError
 from cutlayer.files import write_json, write_text
 from cutlayer.jobs.check import changed_config, read_own_profile, with_full_paths
+from cutlayer.jobs.cohorts import playing
 from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.resume import settle
 from cutlayer.jobs.trained import keep, kept_state
@@ -38,6 +39,7 @@ from cutlayer.planner.profile import TRAINED
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted, round_line, shortened
 from cutlayer.spec import Trained
+from cutlayer.training.cohort import PlayCohorts
 from cutlayer.training.evaluation import DeviceShare, evaluate, share_of
 from cutlayer.training.records import Observer, Partition, RoundRecord, Silent
 from cutlayer.training.run import run_rounds
@@ -269,7 +271,8 @@ def start(config: Config, output: Path, observer: Observer | None = None) -> Run
     config = with_full_paths(config)
     use_torch(config)
     job = prepare(config)
-    return finish(job, new_directory(config, output), observer)
+    with playing(config, job.setup) as play:
+        return finish(job, new_directory(config, output), observer, play)
 
 
 def new_directory(config: Config, output: Path) -> RunDirectory:
@@ -293,10 +296,16 @@ def resume(
     config = changed_config(path, changes or {})
     use_torch(config)
     job = prepare(config)
-    return finish(job, directory, observer)
+    with playing(config, job.setup) as play:
+        return finish(job, directory, observer, play)
 
 
-def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) -> RunDirectory:
+def finish(
+    job: Job,
+    directory: RunDirectory,
+    observer: Observer | None = None,
+    play: PlayCohorts | None = None,
+) -> RunDirectory:
     """Train what is left of the job in `directory`, then write summary and report.
 
     Raises CutlayerError; KeyboardInterrupt, if there was one, saying how the run goes on.
@@ -313,7 +322,7 @@ def finish(job: Job, directory: RunDirectory, observer: Observer | None = None) 
         names = () if job.prepared.task == "causal-lm" else job.prepared.data.class_names
         observed = _RoundLinesInLog(observer, rounds)
         log = RunLog(directory, keep(job, directory), observed, rule, names)
-        run_rounds(job.setup, log, rounds)
+        run_rounds(job.setup, log, rounds, play)
         if log.stopped is not None:
             _LOG.info(str(log.stopped))
         shares = [share_of(device) for device in job.setup.devices]

@@ -64,6 +64,7 @@ class AdaptedModel:
         if placement.device != HOST:
             model.to(placement.device)  # type: ignore[arg-type]
         self.placement = placement
+        self.spec = spec
         self.model = model
         self.trained = trained
         self.documents_by = anatomy.documents_by
@@ -158,6 +159,11 @@ class AdaptedModel:
         return {
             name.replace(".base.", "."): value for name, value in named_tensors(self.model).items()
         }
+
+    @property
+    def trained_from(self) -> dict[str, Tensor]:
+        """Where all weights are trained, the checkpoint's, by their names there: all begin so."""
+        return dict(self._known) if self.trained is Trained.WEIGHTS else {}
 
     @property
     def parameters(self) -> int:

@@ -1,16 +1,19 @@
 """Reads a checkpoint folder into a device part, a server part or a whole model.
 
-A part reads only its own weights from the safetensors files. Knows neither rows nor training.
+A part reads only its own weights from the safetensors files. What was read can be made again of
+these weights, in another process that shares their memory. Knows neither rows nor training.
 """
 
+import copyreg
 import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -54,8 +57,23 @@ _ADAPTERS = re.compile(r"\.(lora_[A-Z]\w*|base_layer)\b")
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
+@dataclass(frozen=True, eq=False)
+class HeldWeights:
+    """In place of a folder: a part's weights in memory, by their names in a file, and the
+    configuration of the model. What is made of them reads them where they are."""
+
+    config: PreTrainedConfig
+    tensors: Mapping[str, Tensor]
+
+    def __str__(self) -> str:
+        return "memory"
+
+
+Source: TypeAlias = Path | HeldWeights
+
+
 def load_device_part(
-    path: Path,
+    path: Source,
     task: Task,
     cut: int,
     adapter: AdapterSpec,
@@ -94,7 +112,7 @@ def device_tensors(
 
 
 def load_server_part(
-    path: Path,
+    path: Source,
     task: Task,
     cut: int,
     adapter: AdapterSpec,
@@ -124,6 +142,48 @@ def load_server_part(
     )
     adapted = plan.adapted(model, {**known, **start}, placement, patches=False, head=True)
     return ServerPart(adapted, task, cut, injection, activation_memory, label_smoothing)
+
+
+def device_part_again(part: DevicePart) -> Callable[[], DevicePart]:
+    """What makes the part of its own weights, and can be pickled. Rows are the caller's: those that
+    it makes are new ones."""
+    return partial(
+        load_device_part, _held_weights(part.adapted), part.task, part.cut, **_made_by(part.adapted)
+    )
+
+
+def server_part_again(part: ServerPart) -> Callable[[], ServerPart]:
+    """As `device_part_again`."""
+    return partial(
+        load_server_part,
+        _held_weights(part.adapted),
+        part.task,
+        part.cut,
+        activation_memory=part.activation_memory,
+        label_smoothing=part.label_smoothing,
+        **_made_by(part.adapted),
+    )
+
+
+# so a part crosses to another process: its weights, and what makes it of them
+copyreg.pickle(DevicePart, lambda part: (device_part_again(part), ()))
+copyreg.pickle(ServerPart, lambda part: (server_part_again(part), ()))
+
+
+def _held_weights(adapted: AdaptedModel) -> HeldWeights:
+    tensors = {**adapted.frozen(), **adapted.trained_from}
+    return HeldWeights(
+        adapted.model.config, {name: value.detach() for name, value in tensors.items()}
+    )
+
+
+def _made_by(adapted: AdaptedModel) -> dict[str, Any]:
+    return {
+        "adapter": adapted.spec,
+        "classes": adapted.model.config.num_labels,
+        "placement": adapted.placement,
+        "trained": adapted.trained,
+    }
 
 
 def load_whole(
@@ -176,7 +236,7 @@ def load_mapped(path: Path, task: Task, *, classes: int, trains_head: bool) -> M
 class _Plan:
     """What is to be read of a folder. `classes`: None of a language model."""
 
-    path: Path
+    path: Source
     task: Task
     adapter: AdapterSpec | None
     trained: Trained
@@ -218,10 +278,11 @@ class _Plan:
 
 
 def _plan(
-    path: Path, task: Task, adapter: AdapterSpec | None, classes: int, trained: Trained
+    path: Source, task: Task, adapter: AdapterSpec | None, classes: int, trained: Trained
 ) -> _Plan:
     """Everything that can be known, and refused, before any weight is read."""
-    config = task_config(read_config(path), task, classes)
+    config = path.config if isinstance(path, HeldWeights) else path
+    config = task_config(read_config(config), task, classes)
     model, anatomy = examine(config, task)
     if adapter is not None:
         check_adapter(model, anatomy, adapter, task)
@@ -302,9 +363,9 @@ def _read(
     }
 
 
-def _checked(path: Path) -> Path:
-    """The folder. Raises ModelError where its weights cannot be read."""
-    why = model_fault(path)
+def _checked(path: Source) -> Source:
+    """The same. Raises ModelError for a folder whose weights cannot be read."""
+    why = None if isinstance(path, HeldWeights) else model_fault(path)
     if why is not None:
         raise ModelError(f"the weights in {path} cannot be read: {why}")
     return path
@@ -317,8 +378,10 @@ def _from_pretrained(
     # transformers draws initial values for a missing head from torch's global generator
     with _quiet(), torch.random.fork_rng(devices=[]):
         try:
+            path = plan.path
             loaded: Any = pruned.from_pretrained(
-                plan.path,
+                None if isinstance(path, HeldWeights) else path,
+                state_dict=dict(path.tensors) if isinstance(path, HeldWeights) else None,
                 config=plan.config,
                 dtype=torch.float32,  # of what its code makes itself
                 local_files_only=True,
@@ -339,7 +402,7 @@ def _from_pretrained(
 def _renamed(plan: _Plan) -> dict[str, str] | None:
     """Patterns of names in the files of a model of which this is a part, and the part's own names;
     None where the names are its own, or transformers knows them."""
-    names = _stored_names(plan.path)
+    names = [name for name, _ in _stored_parts(plan.path)]
     own, _, inner = plan.anatomy.blocks.rpartition(".")
     found = {
         match[1]
@@ -366,36 +429,38 @@ def _renamed(plan: _Plan) -> dict[str, str] | None:
     return mapping
 
 
-def _stored_names(path: Path) -> list[str]:
-    names: list[str] = []
-    for file in sorted(path.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            names += opened.keys()
-    return names
-
-
 @dataclass(frozen=True)
 class _Stored:
-    """What a folder's files say of its weights: the type of most of their values, and those that
-    are packed."""
+    """What is said of a source's weights: the type of most of their values, and those that are
+    packed."""
 
     dtype: torch.dtype
     packed: Mapping[str, Base]
 
 
-def _stored(path: Path) -> _Stored:
-    sizes: dict[str, int] = {}
-    packed: dict[str, Base] = {}
+def _stored(path: Source) -> _Stored:
+    sizes: dict[torch.dtype, int] = {}
+    names = []
+    for name, part in _stored_parts(path):
+        names.append(name)
+        kind = _TYPES.get(part.get_dtype()) if not isinstance(part, Tensor) else part.dtype
+        shape = part.shape if isinstance(part, Tensor) else part.get_shape()
+        if kind is not None:
+            sizes[kind] = sizes.get(kind, 0) + math.prod(shape)
+    packed = packed_names(names)
+    kind = max(_TYPES.values(), key=lambda kind: sizes.get(kind, 0))
+    return _Stored(torch.float32 if packed else kind, packed)
+
+
+def _stored_parts(path: Source) -> Iterator[tuple[str, Any]]:
+    """Every stored tensor by name: itself, or a safetensors slice, which knows type and shape."""
+    if isinstance(path, HeldWeights):
+        yield from path.tensors.items()
+        return
     for file in sorted(path.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
-            names = list(opened.keys())
-            packed |= packed_names(names)
-            for name in names:
-                part = opened.get_slice(name)
-                kind = part.get_dtype()
-                sizes[kind] = sizes.get(kind, 0) + math.prod(part.get_shape())
-    kind = max(_TYPES, key=lambda kind: sizes.get(kind, 0))
-    return _Stored(torch.float32 if packed else _TYPES[kind], packed)
+            for name in opened.keys():  # noqa: SIM118 (no mapping)
+                yield name, opened.get_slice(name)
 
 
 def _leave_packed(model: nn.Module, packed: Mapping[str, Base]) -> dict[str, tuple[int, ...]]:
@@ -411,28 +476,36 @@ def _leave_packed(model: nn.Module, packed: Mapping[str, Base]) -> dict[str, tup
 
 
 def _put_packed(
-    path: Path,
+    path: Source,
     model: nn.Module,
     packed: Mapping[str, Base],
     shapes: Mapping[str, tuple[int, ...]],
     dtype: torch.dtype,
 ) -> None:
-    """Put these weights in their places, as they are in the file."""
-    for file in sorted(path.glob("*.safetensors")) if packed else ():
+    """Put these weights in their places, as they are stored."""
+    for tensors in _by_file(path) if packed else ():
+        for name in shapes.keys() & packed_names(tensors).keys():
+            base, scales = packed[name], f"{name}.{SCALES}"
+            weight = restored(
+                base,
+                shapes[name],
+                tensors[f"{name}.{base}"](),
+                tensors[scales]() if scales in tensors else None,
+                dtype,
+            )
+            module, _, attribute = name.rpartition(".")
+            frozen = nn.Parameter(weight, requires_grad=False)
+            setattr(model.get_submodule(module), attribute, frozen)
+
+
+def _by_file(path: Source) -> Iterator[Mapping[str, Callable[[], Tensor]]]:
+    """What gives each stored tensor by name, file by file, while that is open."""
+    if isinstance(path, HeldWeights):
+        yield {name: partial(lambda value: value, value) for name, value in path.tensors.items()}
+        return
+    for file in sorted(path.glob("*.safetensors")):
         with safe_open(file, framework="pt") as opened:
-            names = set(opened.keys())
-            for name in shapes.keys() & packed_names(names).keys():
-                base, scales = packed[name], f"{name}.{SCALES}"
-                weight = restored(
-                    base,
-                    shapes[name],
-                    opened.get_tensor(f"{name}.{base}"),
-                    opened.get_tensor(scales) if scales in names else None,
-                    dtype,
-                )
-                module, _, attribute = name.rpartition(".")
-                frozen = nn.Parameter(weight, requires_grad=False)
-                setattr(model.get_submodule(module), attribute, frozen)
+            yield {name: partial(opened.get_tensor, name) for name in opened.keys()}  # noqa: SIM118
 
 
 def _pruned_class(
@@ -469,7 +542,7 @@ def _quiet() -> Iterator[None]:
 
 
 def check_weights(
-    path: Path, anatomy: Anatomy, info: Mapping[str, Any], classes: int | None, trains_head: bool
+    path: Source, anatomy: Anatomy, info: Mapping[str, Any], classes: int | None, trains_head: bool
 ) -> set[str]:
     """Names of the head's tensors that the checkpoint does not have, or has for other classes.
 
@@ -503,7 +576,7 @@ def check_weights(
     return absent
 
 
-def _check_finite(path: Path, bad: Sequence[str]) -> None:
+def _check_finite(path: Source, bad: Sequence[str]) -> None:
     if bad:
         raise ModelError(
             f"the weights in {path} are not finite in {len(bad)} tensors, such as {bad[0]}: the"
@@ -511,7 +584,7 @@ def _check_finite(path: Path, bad: Sequence[str]) -> None:
         )
 
 
-def _check_left_over(path: Path, anatomy: Anatomy, names: Collection[str]) -> None:
+def _check_left_over(path: Source, anatomy: Anatomy, names: Collection[str]) -> None:
     adapters = sorted(name for name in names if _ADAPTERS.search(name))
     if adapters:
         raise ModelError(

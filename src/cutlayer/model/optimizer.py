@@ -4,10 +4,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from cutlayer.errors import ModelError, others_code, quoted
@@ -326,6 +326,9 @@ def merged(
     return to_device(row, place)
 
 
+Summand = TypeVar("Summand", float, Tensor)
+
+
 @final
 @dataclass(frozen=True)
 class FedAvg(Aggregation):
@@ -348,7 +351,28 @@ class FedAvg(Aggregation):
             raise ModelError(
                 f"FedAvg weights must be at least 0 and not all 0, not {list(weights)}"
             )
+        return self.of_sums([self.sum_of(rows, weights)], weights).to(rows.dtype)
+
+    def sum_of(
+        self, rows: Float[Tensor, "device parameter"], weights: Sequence[float]
+    ) -> Float64[Tensor, " parameter"]:
+        """`sum_n w_n row_n` of some of the devices, on the host, in their order."""
         total = torch.zeros(rows.shape[1], dtype=torch.float64)
-        for row, weight in zip(rows, weights, strict=True):
+        for row, weight in zip(to_device(rows, HOST), weights, strict=True):
             total.add_(row, alpha=weight)
-        return (total / sum(weights)).to(rows.dtype)
+        return total
+
+    def of_sums(
+        self, sums: Sequence[Float64[Tensor, " parameter"]], weights: Sequence[float]
+    ) -> Float[Tensor, " parameter"]:
+        """The mean, of the sums of consecutive devices and the weights of all."""
+        return (sum_as_tree(sums) / sum(weights)).float()
+
+
+def sum_as_tree(values: Sequence[Summand]) -> Summand:
+    """Of neighbours, then of neighbouring sums: in one order, whoever gave which and when."""
+    level = list(values)
+    while len(level) > 1:
+        pairs = zip(level[::2], level[1::2], strict=False)
+        level = [one + other for one, other in pairs] + level[len(level) - len(level) % 2 :]
+    return level[0]

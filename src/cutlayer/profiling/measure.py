@@ -22,12 +22,14 @@ from typing import final
 from cutlayer.codec.codec import CodecPair, Direction
 from cutlayer.config.read import config_yaml
 from cutlayer.config.schema import Config, DirichletPartition, TrainedDevicePart
+from cutlayer.config.training import LocalEngine
 from cutlayer.data.find import find_model
 from cutlayer.data.samples import Samples, digest_of
 from cutlayer.errors import ConfigError, PacketError, RunError
 from cutlayer.files import storage_error
 from cutlayer.jobs.prepare import prepare, use_torch
 from cutlayer.jobs.resume import model_digests
+from cutlayer.jobs.workers import Engine, WorkerDied, spread
 from cutlayer.logs import unheard
 from cutlayer.planner.profile import TRAINED, CurvePoint, DevicePartPoint, Profile, ProfilePoint
 from cutlayer.profiling.grid import (
@@ -37,11 +39,9 @@ from cutlayer.profiling.grid import (
     CodecGrid,
     CodecSetting,
     DevicePartSetting,
-    ProcessDied,
     codecs_of,
     device_parts,
     other_bytes,
-    spread_over_processes,
 )
 from cutlayer.rounds.schemes import SFT, Scheme
 from cutlayer.training.evaluation import Evaluation, evaluate
@@ -278,14 +278,13 @@ class WantedRun:
 
 @dataclass(frozen=True)
 class ProfilePlan:
-    """What a profile is measured with: `seeds` of them from the configuration's own on, spread
-    over `workers` processes (1: this one). `command` says how it was asked for; `cuts` are those
-    of the device part (None: the configuration's and four others)."""
+    """What a profile is measured with: `seeds` of them from the configuration's own on.
+    `command` says how it was asked for; `cuts` are those of the device part (None: the
+    configuration's and four others)."""
 
     config: Config
     grid: CodecGrid
     seeds: int
-    workers: int
     command: str
     cuts: tuple[int, ...] | None = None
 
@@ -310,7 +309,8 @@ def job_of(config: Config) -> Config:
     """The job whatever the codec, the device part and the planner, on one thread: what all its
     training runs share."""
     default = Config()
-    own = {"codec": default.codec, "planner": default.planner, "threads": 1}
+    engine = LocalEngine(cohort=config.engine.cohort)
+    own = {"codec": default.codec, "planner": default.planner, "threads": 1, "engine": engine}
     return config.model_copy(update={**own, "device_part": TrainedDevicePart()})
 
 
@@ -397,8 +397,10 @@ def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def measure_profile(plan: ProfilePlan, log: Path) -> Profile:
+def measure_profile(plan: ProfilePlan, log: Path, engine: Engine | None = None) -> Profile:
     """Train what is not in `log` yet, adding a line as each run ends, and make the profile.
+
+    `engine`: where it is trained (None: here).
 
     What can be wrong with the job is found before the first run. Raises CutlayerError.
     """
@@ -414,7 +416,10 @@ def measure_profile(plan: ProfilePlan, log: Path) -> Profile:
     missing = [wanted for wanted in wanted_runs if wanted.key not in done]
     _LOG.info(f"{len(missing)} training runs to do, {len(wanted_runs) - len(missing)} done before")
     _make_room(log)
-    for line in _said(_trained(plan, trainer, missing), len(missing)):
+    lines: Iterator[ProfiledRun] = map(trainer.train, missing)
+    if engine is not None and engine.workers > 1:
+        lines = train_elsewhere(plan.config, missing, engine)
+    for line in _said(lines, len(missing)):
         append_profiled_run(log, line)
         done[line.key] = line
     for wanted in wanted_runs:
@@ -443,14 +448,6 @@ def _device_part_points(
         own = [lines[plan.run_of(part, seed).key] for seed in plan.seed_numbers()]
         accuracies = tuple(line.accuracy for line in own)
         yield DevicePartPoint(part.cut, part.name, part.rounds, accuracies)
-
-
-def _trained(
-    plan: ProfilePlan, trainer: ProfileTrainer, missing: Sequence[WantedRun]
-) -> Iterator[ProfiledRun]:
-    if plan.workers == 1:
-        return map(trainer.train, missing)
-    return train_in_processes(plan.config, missing, plan.workers)
 
 
 def _said(lines: Iterator[ProfiledRun], count: int) -> Iterator[ProfiledRun]:
@@ -575,17 +572,17 @@ def _points(setting: CodecSetting, lines: Sequence[ProfiledRun]) -> Iterator[Pro
             yield ProfilePoint(one.codec, one.values, mean(up), mean(down), accuracies)
 
 
-def train_in_processes(
-    config: Config, wanted: Sequence[WantedRun], workers: int
+def train_elsewhere(
+    config: Config, wanted: Sequence[WantedRun], engine: Engine
 ) -> Iterator[ProfiledRun]:
     """Train everything `wanted`, in that order but for who ends first.
 
-    Raises what a run raised, and RunError if a process died.
+    Raises what a run raised, and RunError if a worker died.
     """
     begin = partial(_trainer, config)
-    with closing(spread_over_processes(begin, wanted, workers)) as trained:
+    with closing(spread(engine, begin, wanted)) as trained:
         for _, line in trained:
-            if isinstance(line, ProcessDied):
+            if isinstance(line, WorkerDied):
                 raise RunError(
                     f"a training run {line}; what has finished is kept: the same command resumes,"
                     " with fewer workers if memory is short",

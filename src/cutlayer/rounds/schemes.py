@@ -149,6 +149,13 @@ class Scheme:
         return any(step.phase is Phase.DEVICE_BACKWARD for step in self.local)
 
     @property
+    def apart(self) -> bool:
+        """Whether nothing of a device depends on another, or on an order of them, until the round
+        closes."""
+        in_turn = self.devices is DeviceOrder.IN_TURN
+        return not (in_turn or self.shared_server or self.cached)
+
+    @property
     def streams(self) -> bool:
         """Whether a device works through its round without waiting for the server."""
         return self.splits and not self.trains_device

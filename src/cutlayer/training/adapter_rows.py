@@ -149,8 +149,39 @@ class SentRow:
         return SentRow(tensors["base"], tensors.get("lost")) if "base" in tensors else None
 
 
-# what the server remembers of what devices hold
+# what the server remembers of what devices hold; and of each device what its last packet lost, and
+# the rows that devices go on from where these are not the server's
 HELD = "held"
+_LOST = "lost."
+_OWN = "own"
+
+
+def part_of_side(state: AdapterState, places: slice, devices: Sequence[int]) -> AdapterState:
+    """What a side's state has of `devices`, which are at these places of all."""
+    among = {f"{_LOST}{device}" for device in devices}
+    coded = {
+        name: value[places] if name == _OWN else value
+        for name, value in state.coded.items()
+        if name in among or not name.startswith(_LOST)
+    }
+    optimizer = {name: value[places] for name, value in state.optimizer.items()}
+    return AdapterState(state.row if state.row.ndim == 1 else state.row[places], optimizer, coded)
+
+
+def joined_sides(states: Sequence[AdapterState]) -> AdapterState:
+    """The inverse, of all devices in their order. Of a row that is not one of several, the
+    first's."""
+    first = states[0]
+    if len(states) == 1:
+        return first
+    coded = {name: value for state in states for name, value in state.coded.items()}
+    if _OWN in coded:
+        coded[_OWN] = torch.cat([state.coded[_OWN] for state in states])
+    optimizer = {
+        name: torch.cat([state.optimizer[name] for state in states]) for name in first.optimizer
+    }
+    row = first.row if first.row.ndim == 1 else torch.cat([state.row for state in states])
+    return AdapterState(row, optimizer, coded)
 
 
 @final
@@ -180,7 +211,7 @@ class RowExchange:
     @property
     def begins_with(self) -> Tensor:
         """The rows that devices have as the round begins, before anything is sent."""
-        return self._coded.get("own", self._state.row)
+        return self._coded.get(_OWN, self._state.row)
 
     def down(
         self, row: Float[Tensor, " parameter"], to: Sequence[int], link: str = ""
@@ -194,7 +225,7 @@ class RowExchange:
             known = on_host(row).clone()  # the bank's own row steps
             for device in to:
                 self._known[device] = known
-                self._sent[device] = SentRow(coded.received, self._coded.get(f"lost.{device}"))
+                self._sent[device] = SentRow(coded.received, self._coded.get(f"{_LOST}{device}"))
         return coded.received, rows.sent(coded.packet)
 
     def up(
@@ -210,7 +241,7 @@ class RowExchange:
         self._known[device] = self._known[device] + coded.received
         self._sent[device] = sent = sent.after(row, coded, merges=self.merges)
         if sent.lost is not None:
-            self._coded[f"lost.{device}"] = sent.lost
+            self._coded[f"{_LOST}{device}"] = sent.lost
         return self._known[device], rows.sent(coded.packet)
 
     def kept(self, rows: Float[Tensor, "device parameter"]) -> AdapterState:
@@ -218,14 +249,14 @@ class RowExchange:
         if self._rows.codec is None:
             return AdapterState(rows.clone(), {})
         known = torch.stack([self._known[device] for device in self._devices])
-        return AdapterState(known, {}, {**self._coded, "own": on_host(rows).clone()})
+        return AdapterState(known, {}, {**self._coded, _OWN: on_host(rows).clone()})
 
     @property
     def frozen(self) -> AdapterState:
         """The side after a round in which it was not trained. Nothing is sent of it any more, so
         the server's row is that which devices have."""
-        if "own" in self._coded:
-            return AdapterState(self._state.row, {}, {"own": self._coded["own"]})
+        if _OWN in self._coded:
+            return AdapterState(self._state.row, {}, {_OWN: self._coded[_OWN]})
         return AdapterState(self._coded.get(HELD, self._state.row), {})
 
     @property

@@ -48,8 +48,8 @@ class RoundCosts:
         self._amounts: dict[int, dict[Phase, list[float]]] = {
             device: defaultdict(list) for device in local_steps
         }
-        self._by_place: dict[Place, list[int]] = defaultdict(lambda: [0, 0])
-        self._by_payload: dict[str, int] = defaultdict(int)
+        # on the air, by where and by what it is
+        self._sent: dict[tuple[Place, str], Sent] = {}
         self._served: dict[int, list[tuple[int, int]]] = {device: [] for device in local_steps}
 
     def compute(
@@ -81,9 +81,7 @@ class RoundCosts:
 
     def _count(self, step: Step, payloads: Mapping[str, Sent]) -> None:
         for name, sent in payloads.items():
-            self._by_payload[name] += sent.payload_bytes
-            self._by_place[step.place][0] += sent.payload_bytes
-            self._by_place[step.place][1] += sent.uncompressed_bytes
+            self._sent[step.place, name] = self._sent.get((step.place, name), Sent(0, 0)) + sent
 
     def work(self, device: int, rates: DeviceRates, in_flight: int | None) -> DeviceWork:
         """The round's amounts of one device, for the timeline."""
@@ -97,19 +95,42 @@ class RoundCosts:
 
     def byte_counts(self) -> dict[str, int]:
         """Bytes on the air each way, and what they would have been as plain float32."""
-        up = self._by_place[Place.UPLINK]
-        down = self._by_place[Place.DOWNLINK]
-        broadcast = self._by_place[Place.BROADCAST]
+        up, down = Sent(0, 0), Sent(0, 0)
+        for (place, _), sent in self._sent.items():
+            if place is Place.UPLINK:
+                up += sent
+            else:
+                down += sent
         return {
-            "uplink_bytes": up[0],
-            "downlink_bytes": down[0] + broadcast[0],
-            "uncompressed_uplink_bytes": up[1],
-            "uncompressed_downlink_bytes": down[1] + broadcast[1],
+            "uplink_bytes": up.payload_bytes,
+            "downlink_bytes": down.payload_bytes,
+            "uncompressed_uplink_bytes": up.uncompressed_bytes,
+            "uncompressed_downlink_bytes": down.uncompressed_bytes,
         }
 
     def bytes_by_payload(self) -> dict[str, int]:
         """Bytes on the air by what they carry."""
-        return dict(self._by_payload)
+        found: dict[str, int] = {}
+        for (_, name), sent in self._sent.items():
+            found[name] = found.get(name, 0) + sent.payload_bytes
+        return found
+
+    @staticmethod
+    def joined(costs: Sequence["RoundCosts"]) -> "RoundCosts":
+        """Of the devices of all of these, which heard the same broadcasts: on the air once."""
+        first, *others = costs
+        steps = {device: count for each in costs for device, count in each._local_steps.items()}
+        whole = RoundCosts(first._scheme, steps, first._micro_batches)
+        whole._sent = dict(first._sent)
+        for each in costs:
+            whole._amounts |= each._amounts
+            whole._served |= each._served
+        for each in others:
+            for (place, name), sent in each._sent.items():
+                if place is not Place.BROADCAST:
+                    known = whole._sent.get((place, name), Sent(0, 0))
+                    whole._sent[place, name] = known + sent
+        return whole
 
 
 # Tensors through the codec and back: what one side makes, as the other side receives it.

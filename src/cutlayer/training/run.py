@@ -8,6 +8,7 @@ from cutlayer.errors import PacketError, RunError
 from cutlayer.rounds.schemes import Phase
 from cutlayer.spec import Task
 from cutlayer.training.activation_cache import ActivationCache, opened_cache
+from cutlayer.training.cohort import PlayCohorts
 from cutlayer.training.evaluation import Evaluation, evaluate, figures_of, share_of
 from cutlayer.training.records import CacheRecord, FirstRound, TraceLine, TrainedRound
 from cutlayer.training.round import Round, RoundOutcome, initial_state
@@ -16,9 +17,9 @@ from cutlayer.training.run_log import RunLog
 from cutlayer.training.state import RunState, Setup
 
 
-def run_rounds(setup: Setup, log: RunLog, rounds: int) -> None:
+def run_rounds(setup: Setup, log: RunLog, rounds: int, play: PlayCohorts | None = None) -> None:
     """Train until round `rounds` has finished, or no score got better for as long as the run is
-    patient, from where the log's directory stands.
+    patient, from where the log's directory stands. `play`: as of `Round`.
 
     Killed at any point, a run loses the round in progress at most, and resumed from its directory
     ends with the same bytes. Raises RunError for a round that diverges; the directory then stands
@@ -28,7 +29,7 @@ def run_rounds(setup: Setup, log: RunLog, rounds: int) -> None:
     with opened_cache(setup.training, setup.server, log.directory.path) as cache:
         while state.round < rounds and log.stopped is None:
             log.observer.round_begins(state.round + 1, rounds)
-            state = _one_round(setup, state, log, cache)
+            state = _one_round(setup, state, log, cache, play)
 
 
 def begin(setup: Setup, log: RunLog, rounds: int) -> RunState:
@@ -53,13 +54,17 @@ def begin(setup: Setup, log: RunLog, rounds: int) -> RunState:
 
 
 def _one_round(
-    setup: Setup, state: RunState, log: RunLog, cache: ActivationCache | None
+    setup: Setup,
+    state: RunState,
+    log: RunLog,
+    cache: ActivationCache | None,
+    play: PlayCohorts | None,
 ) -> RunState:
     training, clock = setup.training, setup.simulation.clock
     start_s = clock()
     number = state.round + 1
     try:
-        played = Round(setup, state, cache)
+        played = Round(setup, state, cache, play)
         outcome = played.play(lambda done, total: log.observer.step_done(number, done, total))
     except PacketError as error:  # no codec takes values that are not finite
         raise diverged(log.directory.path, number, str(error)) from error

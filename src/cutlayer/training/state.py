@@ -359,7 +359,8 @@ class Simulation:
     devices, a server and their links.
 
     `allocation` gives each round's bandwidth allocation, the same in both directions. `group`
-    devices share one pass through a part; `clock` is the wall's. `server_block_s`: the least that a
+    devices share one pass through a part, and at most `cohort` are summed up one after another;
+    `clock` is the wall's. `server_block_s`: the least that a
     block of the server takes in a pass. `model_folder`: where the model lies whose small files go
     with its weights (None: none do).
     """
@@ -374,6 +375,7 @@ class Simulation:
     group: int
     clock: Callable[[], float]
     server_block_s: float = 0.0
+    cohort: int = 50
     model_folder: Path | None = None
 
     def rates(

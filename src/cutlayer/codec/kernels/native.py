@@ -68,6 +68,10 @@ class Native(Kernels):
         self._call = self.library.call
         self.threads = Threads(threads)
 
+    def __reduce__(self) -> tuple[Callable[..., Kernels], tuple[int]]:
+        """In another process, whatever that has: the bytes are the same."""
+        return load_kernels, (self.threads.count,)
+
     def turn(
         self,
         values: Float32[np.ndarray, "row width"],
