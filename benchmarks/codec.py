@@ -148,6 +148,7 @@ def _threaded(codec: Codec, threads: int) -> Codec:
 def _config(arguments: argparse.Namespace, extent: Extent) -> Config:
     return Config.model_validate(
         {
+            "scheme": "sft",
             "model": {"name": arguments.model, "cut": arguments.cut},
             "data": {"name": arguments.data, "image_size": arguments.image_size},
             "training": {"batch_size": extent.batch},

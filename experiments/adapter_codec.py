@@ -79,7 +79,8 @@ def config_of(data: str, codec: str, seed: int, folder: Path) -> Config:
                 }
             np.savez(folder / ARRAY_FILE, **arrays)
     about = {"name": name, "train_samples": 2400, "test_samples": 500, "image_size": 56}
-    return Config.model_validate({**COMMON, **CODECS[codec], "data": about, "seed": seed})
+    own = {"scheme": "sft", "data": about, "seed": seed}
+    return Config.model_validate({**COMMON, **CODECS[codec], **own})
 
 
 def run(data: str, codec: str, seed: int, folder: Path) -> Result:

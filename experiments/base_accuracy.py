@@ -52,7 +52,7 @@ def config_of(base: Base, seed: int) -> Config:
     """The run over this base."""
     devices = {"count": 2, "memory_mib": None, "base": base.value}
     sides = {"devices": devices, "server": {"base": base.value}}
-    return Config.model_validate({**SETTINGS, **sides, "seed": seed})
+    return Config.model_validate({"scheme": "sft", **SETTINGS, **sides, "seed": seed})
 
 
 def run(base: Base, seed: int) -> Result:

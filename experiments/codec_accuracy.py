@@ -157,7 +157,7 @@ def config_of(
         settings["data"]["name"] = cifar100
     if train_samples is not None:
         settings["data"]["train_samples"] = train_samples
-    return Config.model_validate(settings)
+    return Config.model_validate({"scheme": "sft", **settings})
 
 
 # --- one run -------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ import cutlayer
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 WAYS: dict[str, dict[str, Any]] = {
-    "sft": {},
-    "sft, adapter_codec best": {"adapter_codec": "best"},
+    "sft": {"scheme": "sft"},
+    "sft, adapter_codec best": {"scheme": "sft", "adapter_codec": "best"},
     "sft-frozen": {"scheme": "sft-frozen"},
     "sft-cached": {"scheme": "sft-cached"},
 }

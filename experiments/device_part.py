@@ -245,7 +245,7 @@ def config_of(task: str, cut: int, variant: str, seed: int, folders: Folders) ->
     training = dict(settings["training"])
     training["rounds"] *= own.pop("times", 1)
     changed = {"model": model, "data": data, "training": training, "seed": seed}
-    return Config.model_validate({**COMMON, **settings, **own, **changed})
+    return Config.model_validate({"scheme": "sft", **COMMON, **settings, **own, **changed})
 
 
 def run(task: str, cut: int, variant: str, seed: int, folders: Folders) -> Result:

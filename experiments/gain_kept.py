@@ -165,8 +165,8 @@ def arithmetic_of(task: str) -> AbstractContextManager[Any]:
 
 def prepared(task: str, seed: int, *, frozen: bool = False) -> Job:
     """The task, ready to train without a codec; its test samples are those of seed 0."""
-    scheme = {"scheme": "sft-frozen"} if frozen else {}
-    settings = {**TASKS[task], "codec": "none", "threads": 1, **scheme}
+    scheme = "sft-frozen" if frozen else "sft"
+    settings = {**TASKS[task], "codec": "none", "threads": 1, "scheme": scheme}
     job, first = (
         prepare(Config.model_validate({**settings, "seed": number})) for number in (seed, SEEDS[0])
     )

@@ -62,7 +62,9 @@ def configuration_of(settings: Mapping[str, Any], also_read: Collection[str] = (
     """The configuration of these settings by dotted key, on one thread unless they say more:
     another number of threads adds floats in another order. `also_read`: as of `read_config`.
     Raises ConfigError for a wrong one."""
-    pinned = {"threads": 1, **settings}
+    pinned: dict[str, Any] = {"threads": 1, **settings}
+    if "scheme.name" not in pinned:
+        pinned.setdefault("scheme", "sft")
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in pinned.items()
     }

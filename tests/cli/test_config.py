@@ -17,7 +17,9 @@ def test_a_right_configuration_gets_one_line(
     path.write_text("codec: paper\n", encoding="utf-8")
     assert main(["config", "check", str(path), "--codec.levels", "7"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"{path} is valid: sft of dinov2-small on fashion-mnist, configuration")
+    assert line.startswith(
+        f"{path} is valid: sft-frozen of dinov2-small on fashion-mnist, configuration"
+    )
     assert main(["config", "check", str(path)]) == 0
     assert capsys.readouterr().out.splitlines() != [line]  # another hash
 

@@ -25,7 +25,7 @@ from cutlayer.errors import ConfigError
             {"codec.target_cosine_up": "0.9", "codec.target_bits_up": "0.5"},
             r"codec.target_bits_up 0.5 .* codec.target_cosine_up 0.9, but with null",
         ),
-        ({"scheme": "sl", "codec": "paper"}, "scheme.name sl, but with sft or sft-overlap"),
+        ({"scheme": "sl", "codec": "paper"}, "scheme.name sl, but with auto or sft or sft-overlap"),
         ({"scheme": "fl-lora", "model.cut": "3"}, "other than fl-lora or fl-full"),
         ({"optimizer.momentum": "0.5"}, "optimizer.name adamw, but with sgd"),
         ({"partition": "iid", "partition.alpha": "0.5"}, "partition.name iid, but with dirichlet"),
@@ -46,7 +46,7 @@ from cutlayer.errors import ConfigError
         ({"channel.window_s": "2"}, "channel.name snr, but with traces"),
         ({"planner": "static", "planner.shares": "[1]"}, "planner.name static, but with fixed"),
         ({"planner.most_share": "0.5"}, "planner.name even, but with static or two-timescale"),
-        ({"training.in_flight": "2"}, "scheme.name sft, but with sft-overlap"),
+        ({"training.in_flight": "2"}, "scheme.name auto, but with sft-overlap"),
         # the default is refused, too, where somebody asks for it by name
         ({"codec": "paper", "codec.target_bits_up": "0.7"}, "codec.target_bits_up 0.7"),
         ({"codec": "{name: none, levels: 31}"}, "codec.levels 31"),

@@ -17,7 +17,7 @@ from cutlayer.rounds.schemes import SCHEMES
 
 
 def test_every_scheme_can_be_asked_for() -> None:
-    assert choices_with(Config, "scheme", "name") == (*SCHEMES, PLUGIN)
+    assert choices_with(Config, "scheme", "name") == ("auto", *SCHEMES, PLUGIN)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from cutlayer.config.machines import DevicesSection, ServerSection
 from cutlayer.config.read import config_yaml, read_config
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
-from cutlayer.jobs.check import check, with_full_paths
+from cutlayer.jobs.check import as_run, check
 from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.plan import plan
 from cutlayer.jobs.workload import make_workload
@@ -98,12 +98,12 @@ def test_a_configuration_with_profiles_reads_back(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     config = read_config(None, {"devices.profile": "nano.yaml", "server.profile": "nano.yaml"})
-    full = with_full_paths(config)
+    full = as_run(config)
     assert (full.devices.profile, full.server.profile) == (nano, nano)
     path = tmp_path / "config.yaml"
     path.write_text(config_yaml(full), encoding="utf-8")
     assert read_config(path) == full
-    listed = with_full_paths(read_config(None, {"devices.profile": "[nano.yaml, nano.yaml]"}))
+    listed = as_run(read_config(None, {"devices.profile": "[nano.yaml, nano.yaml]"}))
     assert listed.devices.profile == (nano, nano)
 
 

@@ -26,9 +26,9 @@ from cutlayer.config.keys import commented_yaml
 from cutlayer.config.read import read_config, read_written
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.api import RUNS, compare, resume, train
-from cutlayer.jobs.build import make_scheme
 from cutlayer.jobs.check import changed_config
 from cutlayer.jobs.compare import wanted_runs
+from cutlayer.jobs.scheme import make_scheme
 from cutlayer.report.run_reader import Run, read_rounds, read_steps, trained
 from cutlayer.report.tables import compare_table, round_table, summary_table, sweep_tables
 from cutlayer.report.wording import counted

@@ -330,6 +330,7 @@ def run_config(arguments: argparse.Namespace) -> int:
     """Check or print. Raises CutlayerError for a configuration that no run could have."""
     from cutlayer.config.read import config_sha256, read_config  # not for other commands
     from cutlayer.jobs.check import check, check_limits
+    from cutlayer.jobs.scheme import settled
 
     overrides = given_settings(arguments)
     if arguments.action is None:
@@ -345,7 +346,7 @@ def run_config(arguments: argparse.Namespace) -> int:
     check(config)
     check_limits(config)
     print(
-        f"{arguments.config} is valid: {config.scheme.name} of {config.model.name} on"
+        f"{arguments.config} is valid: {settled(config).scheme.name} of {config.model.name} on"
         f" {config.data.name}, configuration {config_sha256(config)[:16]}"
     )
     return 0

@@ -52,13 +52,20 @@ from cutlayer.config.training import (
 from cutlayer.errors import ConfigError, shown
 from cutlayer.spec import LossOn, Packing, Task, TextFormat, TooLong
 
-_COMPRESSING = ("sft", "sft-overlap", "sft-frozen", "sft-cached")
+_COMPRESSING = ("auto", "sft", "sft-overlap", "sft-frozen", "sft-cached")
 _Samples = Annotated[int, Field(ge=1, le=10**9), Number]
 _ARRANGED = ("static", "two-timescale")
 # what a plan chooses
 Choice = Literal[
     "scheme", "cut", "codec", "activation_memory", "micro_batches", "downlink", "shares"
 ]
+
+
+class AutoScheme(Section):
+    """sft-frozen where a profile of model and data says that training the devices' part brings no
+    more than planner.accuracy_loss at this cut, else sft."""
+
+    name: Literal["auto"] = "auto"
 
 
 class Sft(Section):
@@ -122,7 +129,8 @@ class FlFull(Section):
 
 
 SchemeSection: TypeAlias = (
-    Sft
+    AutoScheme
+    | Sft
     | SftUncompressed
     | SftOverlap
     | SftFrozen
@@ -361,7 +369,8 @@ class _Planner(Section):
         default=0.02,
         ge=0,
         lt=1,
-        description="largest accuracy loss of the codec (0.02 is two points)",
+        description="largest accuracy loss of the codec, and of a frozen device part (0.02 is two"
+        " points)",
     )
     least_cut: Whole = Field(
         default=1,
@@ -487,8 +496,8 @@ class Config(Section):
     """A run: `Config(codec={"name": "best"}, training={"rounds": 3})`, or from a file by
     `read_config`. Raises ConfigError, which names the key and what it should be."""
 
-    scheme: Annotated[SchemeSection, Choices("sft", SCHEMES)] = Field(
-        default=Sft(), description="How devices and server train together."
+    scheme: Annotated[SchemeSection, Choices("auto", SCHEMES)] = Field(
+        default=AutoScheme(), description="How devices and server train together."
     )
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
@@ -496,11 +505,11 @@ class Config(Section):
         default=DirichletPartition(), description="How samples are distributed over the devices."
     )
     adapter: Annotated[AdapterSection, read_unless("scheme.name", "fl-full")] = AdapterSection()
-    device_part: Annotated[DevicePartSection, Choices("trained"), read_by("scheme.name", "sft")] = (
-        Field(
-            default=TrainedDevicePart(),
-            description="When the adapters of the devices' part are trained.",
-        )
+    device_part: Annotated[
+        DevicePartSection, Choices("trained"), read_by("scheme.name", "auto", "sft")
+    ] = Field(
+        default=TrainedDevicePart(),
+        description="When the adapters of the devices' part are trained.",
     )
     training: TrainingSection = TrainingSection()
     optimizer: Annotated[OptimizerSection, Choices("adamw")] = Field(

@@ -69,22 +69,13 @@ from cutlayer.config.choices import (
 from cutlayer.config.choices import NoFading as NoFadingSection
 from cutlayer.config.machines import ServerSection
 from cutlayer.config.schema import (
-    AggregationSection,
     Config,
-    DeviceAggregation,
     EvenPlanner,
-    FedProxAggregation,
     FixedPlanner,
-    FrozenDevicePart,
-    NoAggregation,
     PlannerSection,
     PluginPlanner,
-    ServerAggregation,
-    TrainedDevicePart,
-    WarmDevicePart,
 )
 from cutlayer.config.section import ALLOCATIONS, CHANNELS, CODECS, PluginSection
-from cutlayer.config.section import SCHEMES as SCHEME_PLUGINS
 from cutlayer.config.training import (
     AdamWOptimizer,
     AdapterSection,
@@ -102,7 +93,7 @@ from cutlayer.planner.decision import check_most_shares
 from cutlayer.rounds.batching import ServerBatch, ServerBatching
 from cutlayer.rounds.costs import SentWeights
 from cutlayer.rounds.memory import ACCOUNTINGS, PHYSICAL_ACCOUNTING, Accounting
-from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_FROZEN, Merging, Scheme, ServerOrder
+from cutlayer.rounds.schemes import Scheme, ServerOrder
 from cutlayer.rounds.work import Duplex, Sharing, SharingRules
 from cutlayer.spec import ActivationPolicy, Base, Device, Task, Trained
 from cutlayer.units import MS_PER_S
@@ -250,75 +241,6 @@ def _entropy(section: StagesSection) -> EntropyCoder:
 
 
 _SHARING = {"static": Sharing.STATIC, "in-turn": Sharing.IN_TURN, "shared": Sharing.SHARED}
-
-
-def make_scheme(config: Config) -> Scheme:
-    """The scheme that a run begins with. Raises ConfigError for another package's that cannot be,
-    and for one that has no say in what devices train."""
-    section, part = config.scheme, config.device_part
-    if not isinstance(part, TrainedDevicePart) and section.name != SFT.name:
-        raise ConfigError(
-            f"device_part {part.name} is of scheme {SFT.name}, and scheme is {section.name}: leave"
-            " one of them out"
-        )
-    if isinstance(section, PluginSection):
-        return plugged("scheme", section, Scheme, {}, group=SCHEME_PLUGINS)
-    _check_sent_once(config)
-    return SFT_FROZEN if isinstance(part, FrozenDevicePart) else SCHEMES[section.name]
-
-
-def _check_sent_once(config: Config) -> None:
-    """Raises ConfigError for a codec that remembers what was sent where packets are kept."""
-    codec = config.codec
-    memory = codec.up.memory if isinstance(codec, StagesCodec) else "none"
-    if not SCHEMES[config.scheme.name].cached:
-        return
-    if isinstance(codec, BestCodec) and codec.reference_rows:
-        raise ConfigError(
-            f"codec.reference_rows {codec.reference_rows}: {config.scheme.name} keeps packets with"
-            " what their receiver knew, and each would have all those rows: set it to 0"
-        )
-    if memory != "none":
-        raise ConfigError(
-            f"codec.up.memory {memory} remembers what was sent of each sample, and"
-            f" {config.scheme.name} sends each once: set it to none"
-        )
-
-
-def warm_rounds(config: Config) -> int | None:
-    """For how many rounds the devices' part is trained before it is frozen; None: as the scheme has
-    it. Raises ConfigError where no round would be left."""
-    part, rounds = config.device_part, config.training.rounds
-    if not isinstance(part, WarmDevicePart):
-        return None
-    if part.rounds >= rounds:
-        raise ConfigError(
-            f"device_part.rounds {part.rounds} of training.rounds {rounds}: the devices' part would"
-            " be trained to the end; lower it, or set device_part to trained"
-        )
-    return part.rounds
-
-
-def make_merging(section: AggregationSection, scheme: Scheme) -> Merging:
-    """Whose adapters are merged, and how near to them devices stay. Raises ConfigError where a
-    scheme's one server-side adapter should be each device's own."""
-    match section:
-        case FedProxAggregation(mu=mu):
-            merging = Merging(proximal_mu=mu)
-        case NoAggregation():
-            merging = Merging(device=False, server=False)
-        case DeviceAggregation():
-            merging = Merging(server=False)
-        case ServerAggregation():
-            merging = Merging(device=False)
-        case _:
-            merging = Merging()
-    if scheme.shared_server and not merging.server:
-        raise ConfigError(
-            f"aggregation {section.name}: scheme {scheme.name} has one adapter in the server's part"
-            " for all devices; set aggregation to server or fedavg, or another scheme"
-        )
-    return merging
 
 
 def make_rules(config: Config) -> SharingRules:

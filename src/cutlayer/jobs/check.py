@@ -27,7 +27,7 @@ from cutlayer.config.schema import (
 from cutlayer.config.section import AGGREGATIONS, PARTITIONS, PluginSection
 from cutlayer.data.chats import template_text
 from cutlayer.data.check import asked_task, check_sizes, known_task, other_task
-from cutlayer.data.find import KNOWN_MODELS, Hub, check_name, find_config, holds_model, is_hub_id
+from cutlayer.data.find import Hub, check_name, find_config, holds_model, is_hub_id
 from cutlayer.data.partition import PARTITION_ARGUMENTS
 from cutlayer.errors import (
     AssetError,
@@ -43,23 +43,21 @@ from cutlayer.jobs.build import (
     fixed_shares,
     make_channel,
     make_codecs,
-    make_merging,
     make_rules,
-    make_scheme,
     most_shares,
     plugged_allocation,
-    warm_rounds,
 )
 from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.jobs.plugins import check_plugin, plugged
+from cutlayer.jobs.scheme import make_merging, make_scheme, read_own_profile, settled, warm_rounds
 from cutlayer.logs import unheard
 from cutlayer.model.described import likely_tasks
 from cutlayer.net.server.devices import RoundEnd
 from cutlayer.net.wire.link import device_name
 from cutlayer.net.wire.listener import any_socket
 from cutlayer.planner.allocation import ObservedRound, ask_shares
-from cutlayer.planner.profile import Profile, packaged_profile, read_profile
+from cutlayer.planner.profile import Profile
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP
 from cutlayer.spec import Device, Task
 
@@ -332,31 +330,6 @@ def check_fixed(config: Config, profile: Profile | None) -> None:
         )
 
 
-def read_own_profile(config: Config) -> Profile | None:
-    """The configured profile, else the packaged one; None: there is none. Raises ConfigError for
-    one of another model or data set, or that cannot be read."""
-    path, name, data = config.planner.profile, config.model.name, config.data.name
-    if path is None:
-        return packaged_profile(name, data)
-    profile = read_profile(Path(path))
-    if not (same_asset(profile.model, name) and same_asset(profile.data, data)):
-        raise ConfigError(
-            f"planner.profile {path} was measured with {profile.model} on {profile.data}, and the"
-            f" plan is for {name} on {data}: accuracies of one do not hold for the other; measure"
-            " them with `cutlayer profile`, or leave the profile out"
-        )
-    return profile
-
-
-def same_asset(measured: str, name: str) -> bool:
-    """Whether two names are of one model or data set: a short name or hub id, or a folder's."""
-    return _plain(measured) == _plain(name)
-
-
-def _plain(name: str) -> str:
-    return KNOWN_MODELS.get(name, Path(name).name if Path(name).exists() else name)
-
-
 # Files that a command writes: whether they can be, before it works, and all of them or none.
 #
 # Imports no torch.
@@ -503,19 +476,20 @@ def changed_config(run: Path, changes: Mapping[str, Any]) -> Config:
     check_changes(changes)
     if not (run / "config.yaml").is_file():
         raise RunError(f"{run} is not a run directory: it has no config.yaml")
-    return with_full_paths(read_written(run / "config.yaml", changes))
+    return as_run(read_written(run / "config.yaml", changes))
 
 
-# Settings that name what lies on this machine, whatever folder they are read in later.
+# Settings that mean the same later, whatever folder they are read in and whatever is measured.
 
 
-def with_full_paths(config: Config) -> Config:
-    """The configuration with the full path of a model, adapter, data set, trace or machine's
-    profile that is a local one.
+def as_run(config: Config) -> Config:
+    """The configuration as a run has it: with the full path of a model, adapter, data set, trace
+    or machine's profile that is a local one, and the scheme that `auto` is for it.
 
     Names that nothing lies under stay: they are known ones, of the hub, or mistakes that are named
-    later.
+    later. Raises ConfigError for a profile of accuracies that cannot be read, where `auto` asks it.
     """
+    config = settled(config)
     model, data, channel = config.model, config.data, config.channel
     adapter, start = config.adapter, config.adapter.start_from
     if start is not None and Path(start).expanduser().exists():
@@ -561,7 +535,7 @@ def newest_run(config: Config, output: Path) -> Path | None:
 
 def runs_of(config: Config, directories: Iterable[Path]) -> Iterator[Path]:
     """Those of these directories that hold a run of this very configuration, begun last first."""
-    config = with_full_paths(config)
+    config = as_run(config)
     written = [path for folder in directories if (path := folder / "config.yaml").is_file()]
     for path in sorted(written, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         if _holds(path, config):

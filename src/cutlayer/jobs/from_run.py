@@ -15,9 +15,9 @@ from typing import Any
 
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError, RunError
-from cutlayer.jobs.build import make_accounting, make_scheme
-from cutlayer.jobs.check import same_asset
+from cutlayer.jobs.build import make_accounting
 from cutlayer.jobs.model_spec import planned_model
+from cutlayer.jobs.scheme import make_scheme, same_asset
 from cutlayer.report.run_reader import Run, read_run, trained
 from cutlayer.rounds.costs import recomputed_flops
 from cutlayer.rounds.result import TimelineEvent

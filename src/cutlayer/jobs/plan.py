@@ -19,7 +19,6 @@ from cutlayer.files import path_of
 from cutlayer.jobs.build import (
     count_micro_batches,
     fixed_shares,
-    make_scheme,
     most_shares,
 )
 from cutlayer.jobs.check import (
@@ -27,10 +26,16 @@ from cutlayer.jobs.check import (
     check_fixed,
     check_given,
     check_kind,
-    read_own_profile,
 )
 from cutlayer.jobs.from_run import LearnedRates, learned_rates
-from cutlayer.jobs.workload import expected_compression, make_workload
+from cutlayer.jobs.scheme import (
+    frozen_is_enough,
+    is_auto,
+    make_scheme,
+    read_own_profile,
+    settled,
+)
+from cutlayer.jobs.workload import configured_codec, configured_decision, make_workload
 from cutlayer.planner.configuration import CodecChoices, every_choice, measured_choices
 from cutlayer.planner.decision import (
     CodecChoice,
@@ -56,18 +61,13 @@ from cutlayer.report.plan_page import plan_record, target_record
 from cutlayer.report.wording import counted
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.schemes import SFT, SFT_CACHED, SFT_FROZEN, SFT_OVERLAP, Scheme
-from cutlayer.spec import ActivationPolicy, Base, MiniBatchPolicy
+from cutlayer.spec import ActivationPolicy, Base
 
 # what a plan chooses is not read by a name, but found
 CHOICES = ("planner.most_share",)
 _MOST_DEVICES, _MOST_STEPS = 100_000, 10_000
 # what the paper calls 80 % sparsity and 3 bits
 _PUBLISHED: dict[str, float] = {"keep_ratio": 0.2, "levels": 7}
-_SETTINGS = {
-    "best": ("target_bits_up", "target_bits_down"),
-    "paper": ("keep_ratio", "levels"),
-    "paper-rans": ("keep_ratio", "levels"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,9 @@ def plan(
     learned = None if from_run is None else learned_rates(config, path_of("from_run", from_run))
     config = config if learned is None else learned.into(config)
     _check_devices(config.devices.count)
-    section, scheme = config.planner, make_scheme(config)
+    if fixed or "scheme" in config.planner.fix:
+        config = settled(config)
+    section, scheme = config.planner, SFT if is_auto(config) else make_scheme(config)
     own_cut = fixed or "cut" in section.fix or "cut" in config.model.model_fields_set
     check(config, cut=own_cut, dealt=False, read=False)
     profile = None if fixed else read_own_profile(config)
@@ -217,7 +219,29 @@ def plan(
     else:
         codecs = _configured(config, workload)
     made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
+    if is_auto(config) and profile is not None:
+        made = _frozen_if_shorter(made, config, profile)
     return Planned(config, made, profile, learned=learned)
+
+
+def _frozen_if_shorter(made: Plan, config: Config, profile: Profile) -> Plan:
+    """The plan, or that with the device part frozen, at the cut with the shortest round of those at
+    which `auto` is `sft-frozen`."""
+    parts = (made.workload, made.limits, SFT_FROZEN, made.codecs, made.most_loss)
+    rows = make_plan(*parts).cuts
+    free = [
+        (row.delay_s, row.cut)
+        for row in rows
+        if row.allowed and row.delay_s is not None and frozen_is_enough(config, profile, row.cut)
+    ]
+    if not free:
+        return made
+    _, cut = min(free)
+    fixed = replace(made.limits, fixed=replace(made.limits.fixed, cut=cut))
+    frozen = make_plan(made.workload, fixed, SFT_FROZEN, made.codecs, made.most_loss)
+    if frozen.chosen is None or (made.chosen and made.chosen.delay_s <= frozen.chosen.delay_s):
+        return made
+    return replace(frozen, limits=made.limits, cuts=rows)
 
 
 def _to_target(
@@ -391,13 +415,7 @@ def _as_given(
 ) -> Decision:
     """The decision that the configuration makes itself; shares as its planner finds them for the
     channel's mean, drawn ones taken to be even."""
-    scheme, training = make_scheme(config), config.training
-    count, parts = len(workload.devices), count_micro_batches(training, scheme)
-    in_flight = min(training.in_flight or parts, parts) if scheme.pipelined else 1
-    policy = MiniBatchPolicy(ActivationPolicy(config.devices.activation_memory), parts, in_flight)
-    shares = fixed_shares(config, count).value
-    cuts = (config.model.cut if scheme.splits else 1,) * count
-    decision = Decision(scheme, cuts, codec, policy, workload.rules, shares)
+    decision = configured_decision(config, workload, codec)
     if config.planner.name in ("static", "two-timescale"):
         return with_best_shares(workload, limits, decision, workload.channel.mean_curves())
     return decision
@@ -486,7 +504,7 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
         sections["planner"] = {"name": shares if config.link.uplink == "static" else "even"}
     if decision.scheme.splits:
         sections["model"] = {"cut": decision.common_cut}
-    if decision.scheme != make_scheme(config):
+    if is_auto(config) or decision.scheme != make_scheme(config):
         sections["scheme"] = {"name": decision.scheme.name}
     # of those without settings of their own here, the configured one may have others
     if decision.scheme.compressed and (codec.settings or codec.codec != config.codec.name):
@@ -496,11 +514,7 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
 
 def _configured(config: Config, workload: Workload) -> CodecChoices:
     """The configured codec alone, of which nobody knows what accuracy it costs."""
-    sent = expected_compression(config, workload)
-    section = config.codec
-    settings = {key: float(getattr(section, key)) for key in _SETTINGS.get(section.name, ())}
-    own = CodecChoice(section.name, settings, sent.up, sent.down)
-    return CodecChoices((own,), (), _published(workload))
+    return CodecChoices((configured_codec(config, workload),), (), _published(workload))
 
 
 def _published(workload: Workload) -> CodecChoice:

@@ -47,19 +47,17 @@ from cutlayer.jobs.build import (
     make_adapter_codec,
     make_channel,
     make_codecs,
-    make_merging,
     make_rules,
-    make_scheme,
     most_shares,
     optimizer_slots,
     plugged_allocation,
     start_folder,
-    warm_rounds,
 )
 from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.model_spec import based, model_request
 from cutlayer.jobs.plugins import plugged
+from cutlayer.jobs.scheme import make_merging, make_scheme, settled, warm_rounds
 from cutlayer.model.base import check_base
 from cutlayer.model.describe import count_model
 from cutlayer.model.described import AdapterSpec, check_documents
@@ -139,6 +137,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
 
     Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
     """
+    config = settled(config)
     _, channel, shares = _network(config)
     scheme = make_scheme(config)
     micro_batches = count_micro_batches(config.training, scheme)

@@ -17,7 +17,7 @@ from typing import Any, final
 
 from cutlayer.config.schema import Config
 from cutlayer.files import alone, json_text, write_json
-from cutlayer.jobs.check import changed_config, try_addresses, with_full_paths
+from cutlayer.jobs.check import as_run, changed_config, try_addresses
 from cutlayer.jobs.network import NetJob, check_net, open_net, outline_of, resident_bytes
 from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.train import about, held_out, new_directory, overview
@@ -85,7 +85,7 @@ def start(config: Config, output: Path, keys: Path, addresses: ListenAddresses) 
     """
     run_keys = read_keys(keys)
     addresses.check()
-    config = with_full_paths(config)
+    config = as_run(config)
     job = _ready(config)
     check_net(job)
     return _serve_alone(job, new_directory(config, output), run_keys, addresses)

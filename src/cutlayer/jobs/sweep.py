@@ -32,7 +32,7 @@ from cutlayer.config.schema import Config
 from cutlayer.config.training import EngineSection, LocalEngine, with_workers
 from cutlayer.errors import ConfigError, CutlayerError, RunError, quoted, shown
 from cutlayer.files import alone, path_of, storage_error, write_text
-from cutlayer.jobs.check import check_folder, check_given, with_full_paths
+from cutlayer.jobs.check import as_run, check_folder, check_given
 from cutlayer.jobs.compare import (
     NamedRun,
     ToTrain,
@@ -392,7 +392,7 @@ def _begun(output: Path) -> dict[str, Path]:
 
 
 def _key(config: Config) -> str:
-    return config_sha256(with_full_paths(config))
+    return config_sha256(as_run(config))
 
 
 # how often a run goes on whose worker died

@@ -23,25 +23,34 @@ from cutlayer.config.choices import (
     StagesSection,
     TracesSection,
 )
+from cutlayer.config.keys import unread, without
 from cutlayer.config.read import config_sha256, config_yaml
-from cutlayer.config.schema import Config, NetSection
+from cutlayer.config.schema import Config, NetSection, TrainedDevicePart
 from cutlayer.config.section import PluginSection
 from cutlayer.data.partition import PreparedData, label_counts
-from cutlayer.errors import ConfigError, StorageError
+from cutlayer.errors import CutlayerError, StorageError
 from cutlayer.files import write_json, write_text
-from cutlayer.jobs.check import changed_config, read_own_profile, with_full_paths
+from cutlayer.jobs.check import as_run, changed_config
 from cutlayer.jobs.cohorts import playing
 from cutlayer.jobs.prepare import Job, prepare, use_torch
 from cutlayer.jobs.resume import settle
+from cutlayer.jobs.scheme import gain_of
 from cutlayer.jobs.trained import keep, kept_state
+from cutlayer.jobs.workload import forecast_as_configured
 from cutlayer.model.placement import ON_HOST
-from cutlayer.planner.profile import TRAINED
 from cutlayer.report.run_page import write_report
 from cutlayer.report.wording import counted, round_line, shortened
+from cutlayer.rounds.schemes import SFT, SFT_CACHED, SFT_FROZEN
 from cutlayer.spec import Trained
 from cutlayer.training.cohort import PlayCohorts
 from cutlayer.training.evaluation import DeviceShare, evaluate, share_of
-from cutlayer.training.records import Observer, Partition, RoundRecord, Silent
+from cutlayer.training.records import (
+    DevicePartBeside,
+    Observer,
+    Partition,
+    RoundRecord,
+    Silent,
+)
 from cutlayer.training.run import run_rounds
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.run_log import RunLog, write_summary
@@ -133,18 +142,9 @@ def _device_part(config: Config, setup: Setup) -> list[str]:
 
 def _brings(config: Config, cut: int) -> str:
     """What training the devices' part brings at this cut, by the profile of model and data."""
-    profile = None
-    with suppress(ConfigError):  # of no plan: a run does not need it
-        profile = read_own_profile(config)
-    points = () if profile is None else profile.device_parts_at(cut)
-    trained = next((one for one in points if one.device_part == TRAINED), None)
-    frozen = next((one for one in points if one.device_part == "frozen"), None)
-    if profile is None or trained is None or frozen is None:
-        return ""
-    lost = profile.device_part_loss(frozen)
+    gain = gain_of(config, cut)
     return (
-        f": training it brings {100 * lost.loss:.1f} ± {100 * lost.error:.1f} of"
-        f" {100 * trained.accuracy:.1f} points at cut {cut}, by its profile"
+        "" if gain is None else f": training it brings {gain} points at cut {cut}, by its profile"
     )
 
 
@@ -268,7 +268,7 @@ def start(config: Config, output: Path, observer: Observer | None = None) -> Run
 
     Everything that can be wrong is found before the directory is made. Raises CutlayerError.
     """
-    config = with_full_paths(config)
+    config = as_run(config)
     use_torch(config)
     job = prepare(config)
     with playing(config, job.setup) as play:
@@ -326,7 +326,9 @@ def finish(
         if log.stopped is not None:
             _LOG.info(str(log.stopped))
         shares = [share_of(device) for device in job.setup.devices]
-        write_summary(log, {**about(job), **held_out(job, directory, shares)})
+        write_summary(
+            log, {**about(job), "beside": _beside(job), **held_out(job, directory, shares)}
+        )
         write_report(directory.path)
     return directory
 
@@ -406,6 +408,31 @@ def held_out(
         "test_samples": len(server.test),
         **scores,
     }
+
+
+def _beside(job: Job) -> DevicePartBeside | None:
+    """The run with its device part frozen where it is trained, and trained where it is frozen; None
+    where nobody has measured what that brings at this cut, or shares are not those of the run."""
+    scheme, cut = job.setup.training.scheme, job.setup.server.device_part.cut
+    gain = gain_of(job.config, cut) if scheme in (SFT, SFT_FROZEN, SFT_CACHED) else None
+    if gain is None or job.config.planner.name not in ("even", "fixed"):
+        return None
+    other = SFT_FROZEN if scheme.trains_device else SFT
+    own = {"scheme": {"name": other.name}, "device_part": TrainedDevicePart()}
+    config = Config.model_validate({**dict(job.config), **own})
+    with suppress(CutlayerError):  # what cannot be planned is not said
+        then = forecast_as_configured(without(config, {each.key for each in unread(config)}))
+        return DevicePartBeside(
+            scheme=other.name,
+            delay_s=then.delay_s,
+            first_delay_s=then.first.delay_s,
+            uplink_bytes=round(then.later.uplink_bytes),
+            downlink_bytes=round(then.later.downlink_bytes),
+            gain=gain.loss.loss,
+            gain_error=gain.loss.error,
+            accuracy_trained=gain.accuracy,
+        )
+    return None
 
 
 def about(job: Job) -> dict[str, Any]:

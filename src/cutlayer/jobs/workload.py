@@ -9,24 +9,25 @@ from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import (
     check_steps,
+    count_micro_batches,
+    fixed_shares,
     make_accounting,
     make_adapter_codec,
     make_channel,
     make_codecs,
-    make_merging,
     make_rules,
-    make_scheme,
     optimizer_slots,
-    warm_rounds,
 )
 from cutlayer.jobs.machines import ServerHardware, make_devices, make_server, radio_power_w
 from cutlayer.jobs.model_spec import planned_model
-from cutlayer.planner.decision import PlannedServer, Prices, Workload
+from cutlayer.jobs.scheme import make_merging, make_scheme, warm_rounds
+from cutlayer.planner.decision import CodecChoice, Decision, PlannedServer, Prices, Workload
+from cutlayer.planner.forecast import Forecast, forecast_rounds
 from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.schemes import SFT
 from cutlayer.rounds.work import WHOLE_ADAPTERS
-from cutlayer.spec import ActivationPolicy, MiniBatch
+from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
 from cutlayer.units import MIB
 
 
@@ -140,3 +141,37 @@ def _local_steps(config: Config) -> tuple[int, ...]:
         raise ConfigError(f"data.train_samples {samples} are too few for {count} devices")
     dealt = (each + (n < more) for n in range(count))
     return tuple(training.local_epochs * -(-samples // training.batch_size) for samples in dealt)
+
+
+_SETTINGS = {
+    "best": ("target_bits_up", "target_bits_down"),
+    "paper": ("keep_ratio", "levels"),
+    "paper-rans": ("keep_ratio", "levels"),
+}
+
+
+def configured_codec(config: Config, workload: Workload) -> CodecChoice:
+    """The configured codec, with what it is expected to send."""
+    sent, section = expected_compression(config, workload), config.codec
+    settings = {key: float(getattr(section, key)) for key in _SETTINGS.get(section.name, ())}
+    return CodecChoice(section.name, settings, sent.up, sent.down)
+
+
+def configured_decision(config: Config, workload: Workload, codec: CodecChoice) -> Decision:
+    """The decision that the configuration makes itself; shares that are found or drawn are taken to
+    be even."""
+    scheme, training = make_scheme(config), config.training
+    count, parts = len(workload.devices), count_micro_batches(training, scheme)
+    in_flight = min(training.in_flight or parts, parts) if scheme.pipelined else 1
+    policy = MiniBatchPolicy(ActivationPolicy(config.devices.activation_memory), parts, in_flight)
+    cuts = (config.model.cut if scheme.splits else 1,) * count
+    shares = fixed_shares(config, count).value
+    return Decision(scheme, cuts, codec, policy, workload.rules, shares)
+
+
+def forecast_as_configured(config: Config) -> Forecast:
+    """What the configuration comes to as it is, whether it fits or not; raises as `make_workload`
+    does."""
+    workload = make_workload(config)
+    decision = configured_decision(config, workload, configured_codec(config, workload))
+    return forecast_rounds(workload, decision, workload.channel.mean_curves())

@@ -27,6 +27,7 @@ from cutlayer.units import MIB
 FORMAT = 1
 # the device part's name in the configuration against which the others lose
 TRAINED = "trained"
+FROZEN = "frozen"
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,11 @@ class Profile:
         """
         trained = next(p for p in self.device_parts_at(point.cut) if p.device_part == TRAINED)
         return self.loss_between(trained, point)
+
+    def frozen_loss(self, cut: int) -> MeasuredLoss | None:
+        """What a frozen device part loses at this cut; None where nobody measured it."""
+        frozen = (p for p in self.device_parts_at(cut) if p.device_part == FROZEN)
+        return next((self.device_part_loss(point) for point in frozen), None)
 
     def loss_between(self, reference: DevicePartPoint, point: DevicePartPoint) -> MeasuredLoss:
         """What `point` loses against `reference`, of any cut; as `device_part_loss`."""

@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 from time import process_time
-from typing import final
+from typing import Any, final
 
 from cutlayer.codec.codec import CodecPair, Direction
 from cutlayer.config.read import config_yaml
-from cutlayer.config.schema import Config, DirichletPartition, TrainedDevicePart
+from cutlayer.config.schema import Config, DirichletPartition, Sft, TrainedDevicePart
 from cutlayer.config.training import LocalEngine
 from cutlayer.data.find import find_model
 from cutlayer.data.samples import Samples, digest_of
@@ -29,6 +29,7 @@ from cutlayer.errors import ConfigError, PacketError, RunError
 from cutlayer.files import storage_error
 from cutlayer.jobs.prepare import prepare, use_torch
 from cutlayer.jobs.resume import model_digests
+from cutlayer.jobs.scheme import is_auto
 from cutlayer.jobs.workers import Engine, WorkerDied, spread
 from cutlayer.logs import unheard
 from cutlayer.planner.profile import TRAINED, CurvePoint, DevicePartPoint, Profile, ProfilePoint
@@ -307,10 +308,10 @@ class ProfilePlan:
 
 def job_of(config: Config) -> Config:
     """The job whatever the codec, the device part and the planner, on one thread: what all its
-    training runs share."""
-    default = Config()
-    engine = LocalEngine(cohort=config.engine.cohort)
-    own = {"codec": default.codec, "planner": default.planner, "threads": 1, "engine": engine}
+    training runs share. What `auto` is for it is what a profile tells: it is `sft` here."""
+    default, engine = Config(), LocalEngine(cohort=config.engine.cohort)
+    own: dict[str, Any] = {"codec": default.codec, "planner": default.planner, "threads": 1}
+    own |= {"engine": engine, "scheme": Sft() if is_auto(config) else config.scheme}
     return config.model_copy(update={**own, "device_part": TrainedDevicePart()})
 
 

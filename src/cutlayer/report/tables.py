@@ -70,7 +70,7 @@ from cutlayer.report.wording import (
     shortened,
     times_text,
 )
-from cutlayer.training.records import RoundRecord, Summary, TrainedRound
+from cutlayer.training.records import DevicePartBeside, RoundRecord, Summary, TrainedRound
 from cutlayer.units import format_bytes, format_seconds
 
 _BAR_WIDTH = 24
@@ -174,8 +174,22 @@ def _results(summary: Summary, works: Sequence[TrainedRound]) -> Table:
         f"{format_seconds(per_round)} per round, "
         f"{counted(summary.rounds, 'round')}, {counted(summary.devices, 'device')}",
     )
+    if summary.beside is not None:
+        table.add_row(*_beside(summary.beside))
     table.add_row("wall-clock", format_seconds(summary.wall_s), f"seed {summary.seed}")
     return table
+
+
+def _beside(other: DevicePartBeside) -> tuple[str, Text, str]:
+    """The other way to treat the device part, and what training it brings."""
+    up, down = format_bytes(other.uplink_bytes), format_bytes(other.downlink_bytes)
+    gain, error, of = (100 * v for v in (other.gain, other.gain_error, other.accuracy_trained))
+    return (
+        f"{other.scheme} instead",
+        Text(format_seconds(other.delay_s), style="bold"),
+        f"per round after the first, planned ({up} up, {down} down); training the device part"
+        f" brings {gain:.1f} ± {error:.1f} of {of:.1f} points, by its profile",
+    )
 
 
 def _sent(sent_bytes: int, uncompressed_bytes: int) -> tuple[Text, str]:

@@ -333,6 +333,24 @@ class Partition(Record):
         return self
 
 
+class DevicePartBeside(Record):
+    """The same run with its device part frozen, or trained: planned, not run.
+
+    `scheme`: the other one. A round after the first takes `delay_s` then and sends these bytes, the
+    first takes `first_delay_s`. `gain`: what training the part brings at this cut by the profile of
+    model and data, with its standard error, of `accuracy_trained` [shares of the test samples].
+    """
+
+    scheme: str
+    delay_s: Number
+    first_delay_s: Number
+    uplink_bytes: Count
+    downlink_bytes: Count
+    gain: float
+    gain_error: Number
+    accuracy_trained: Fraction
+
+
 class Summary(Record):
     """The whole run in numbers.
 
@@ -346,7 +364,8 @@ class Summary(Record):
     `evaluated_samples` of it or of a validation split (`evaluated_on`), the test split's
     `test_samples` were seen at the end alone: `_test_final`, `_test_best`. `macro_f1` and
     `device_scores` are as in `EvaluationDetails`. `stopped_early`: why a
-    run ended before its last round.
+    run ended before its last round. `beside`: the same run with its device part frozen or trained,
+    where somebody has measured what training it brings at this cut.
     """
 
     clock: Literal["virtual", "measured"]
@@ -373,6 +392,7 @@ class Summary(Record):
     unsplit_peak_bytes: Count
     seed: Count
     config_sha256: str
+    beside: DevicePartBeside | None = None
     rounds: Count
     stopped_early: str | None = None
     accuracy_first: Accuracy = None
