@@ -231,16 +231,19 @@ class Statistics:
         return state if self.moment is None else {**state, "statistics.moment": self.moment}
 
     def seen(self, rows: Float32[Array, "row width"], arrays: Arrays) -> "Statistics":
-        """With the rows of one more packet, or those that are `drawn` of it."""
-        wide = arrays.wide(rows)
-        return replace(
+        """With the rows of one more packet, or those that are `drawn` of it. Once no basis will be
+        made of them, they are counted alone: the first packet has shipped its mean."""
+        counted = replace(
             self,
             sent=self.sent + 1,
             rows=self.rows + len(rows),
             most=max(self.most, len(rows)),
-            total=self.total + wide.sum(0),
-            moment=None if self.moment is None else self.moment + wide.T @ wide,
         )
+        if self.moment is None and self.sent:
+            return counted
+        wide = arrays.wide(rows)
+        moment = None if self.moment is None else self.moment + wide.T @ wide
+        return replace(counted, total=self.total + wide.sum(0), moment=moment)
 
     @property
     def due(self) -> bool:
