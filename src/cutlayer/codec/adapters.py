@@ -144,7 +144,10 @@ class AdapterCodec:
         if not isinstance(rule, TargetBits):
             return rule.start
         changed = [own for own in vectors if own.any()]
-        scales = [np.float32(robust_scale(own, self.kernels)) for own in changed]
+        scales = [
+            np.float32(robust_scale(own, self.kernels.largest(own), self.kernels))
+            for own in changed
+        ]
         over = [abs(own.reshape(-1)) / scale for own, scale in zip(changed, scales, strict=True)]
         sizes = np.concatenate(over) if over else np.zeros(0, dtype=np.float32)
         # what has not changed takes nothing, and the others its bits

@@ -73,15 +73,17 @@ class DeadZone(Quantiser):
         values = rows.values
         if rows.kept is not None:
             values = values * rows.kept.reshape(values.shape)
-        step = max(np.float32(rows.step_ratio * robust_scale(values, kernels)), SMALLEST_STEP)
+        # asked once: on a device the host waits for it
+        most = kernels.largest(values)
+        largest, scale = np.float32(most), robust_scale(values, most, kernels)
+        step = max(np.float32(rows.step_ratio * scale), SMALLEST_STEP)
         rounding = np.float32(self.rounding)
-        largest = np.float32(kernels.largest(values))
         if _largest_symbol(largest, step, rounding) == LARGEST_SYMBOL:
             step = np.float32(float(largest) / (LARGEST_SYMBOL - 1))
         symbols, moments = kernels.quantise_dead_zone(values.reshape(-1), step, rounding)
         symbols = symbols.reshape(values.shape)
         one, more = _shifts(moments)
-        if self.keeps_energy:
+        if self.keeps_energy and most:
             missing = _missing_shift(values, symbols, float(step), (one, more), kernels)
             one, more = min(one + missing, MOST_SHIFT), min(more + missing, MOST_SHIFT)
         return Quantised(symbols, SETTINGS.pack(step, one, more))
@@ -140,10 +142,10 @@ def dead_zone_step(bits: float, rounding: float) -> float:
     return high
 
 
-def robust_scale(values: Float32[Array, "row column"], kernels: Kernels) -> float:
-    """The root mean square of `values` without the columns of most energy; 1 where that is 0."""
+def robust_scale(values: Float32[Array, "row column"], largest: float, kernels: Kernels) -> float:
+    """The root mean square of `values`, whose largest magnitude is given, without the columns of
+    most energy; 1 where that is 0."""
     # scaled first, so that no square overflows or vanishes
-    largest = kernels.largest(values)
     if largest == 0.0:
         return 1.0
     unit = values / largest if not 1e-15 < largest < 1e15 else values
@@ -179,8 +181,6 @@ def _missing_shift(
 ) -> float:
     """By how much all decoded magnitudes must grow [steps] for their energy to be that of `values`,
     the columns of most energy left out: the root x of n x^2 + 2 x sum(|x'|) = what is missing."""
-    if not kernels.largest(values):
-        return 0.0
     every = max(len(values) // ENERGY_ROWS, 1)
     some, some_symbols = values[::every], symbols[::every]
     arrays = kernels.arrays
