@@ -16,6 +16,7 @@ from cutlayer.planner.forecast import (
 )
 from cutlayer.rounds.schemes import SCHEMES, DeviceOrder, Phase
 from cutlayer.rounds.simulate import simulate
+from cutlayer.rounds.work import first_adapter_ratio
 from cutlayer.spec import MiniBatchPolicy, Trained
 from planner import workloads
 
@@ -63,7 +64,8 @@ def test_bytes_are_those_of_the_cost_models() -> None:
 
 @pytest.mark.parametrize("name", [n for n, one in SCHEMES.items() if one.trains_device])
 def test_coded_adapters_are_a_part_of_float32(name: str) -> None:
-    """But what comes down in the first round, and weights. The device remembers two rows."""
+    """What comes down in the first round is whole, coded without loss; weights are as they are. The
+    device remembers two rows."""
     plain = workloads.workload()
     scheme = SCHEMES[name]
     coded = replace(plain, adapter_ratio=(0.25, 0.5))
@@ -77,9 +79,14 @@ def test_coded_adapters_are_a_part_of_float32(name: str) -> None:
         assert after.later.delay_s == before.later.delay_s
         return
     heard = 1 if scheme.devices is DeviceOrder.PARALLEL else 3
-    for one, other, came in ((before.first, after.first, 0), (before.later, after.later, heard)):
+    begun = first_adapter_ratio(plain.model, blocks, coded.adapter_ratio)
+    assert first_adapter_ratio(plain.model, blocks, plain.adapter_ratio) == 1
+    assert 0.3 < begun < 0.7  # B is zero
+    first = (1 - begun) * traffic.adapter_bytes
+    for one, other, less in ((before.first, after.first, first), (before.later, after.later, down)):
         assert one.uplink_bytes - other.uplink_bytes == pytest.approx(3 * up, rel=1e-9)
-        assert one.downlink_bytes - other.downlink_bytes == pytest.approx(came * down, rel=1e-9)
+        came = one.downlink_bytes - other.downlink_bytes
+        assert came == pytest.approx(heard * less, rel=1e-9)
         assert other.delay_s < one.delay_s
     more = after.memory[0].total - before.memory[0].total
     assert more == 2 * traffic.adapter_bytes == after.memory[0].codec - before.memory[0].codec

@@ -43,8 +43,14 @@ def test_a_packet_is_of_a_row_or_of_a_change() -> None:
         RowCodec(None, LAYOUT).decode(coded.packet, first)
     with pytest.raises(PacketError, match="NaN or infinite"):
         ROWS.encode(_row(0) * torch.nan)
-    assert ROWS.sent(whole.packet) == ROWS.sent(pack_adapter(first))
-    assert ROWS.sent(coded.packet).uncompressed_bytes == len(whole.packet)
+    plain = len(pack_adapter(first))
+    assert len(whole.packet) <= plain
+    assert ROWS.sent(whole.packet).uncompressed_bytes == plain
+    assert ROWS.sent(coded.packet).uncompressed_bytes == plain
+    begun = first.clone()
+    begun[LAYOUT.parameters // 2 :] = 0  # B, before training
+    assert len(ROWS.whole(begun)) < 0.6 * plain
+    assert torch.equal(ROWS.decode(ROWS.whole(begun), None), begun)
 
 
 def test_what_comes_up_is_added_to_the_servers_own_row() -> None:
@@ -116,7 +122,7 @@ SCHEMES = ("sft", "sl", "splitlora", "fl-lora")
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_every_scheme_sends_less_and_trains_nearly_the_same(vision: Folders, scheme: str) -> None:
-    """With int8; the first row comes down whole, and the timeline has all of it."""
+    """With int8; the first row comes down whole, coded without loss, and the timeline has it."""
     plain, coded = (_played(_setup(vision, codec, scheme=scheme), 2) for codec in ("none", "int8"))
     begun = initial_state(_setup(vision, "none", scheme=scheme))
     for side in ("device", "server"):
@@ -127,7 +133,7 @@ def test_every_scheme_sends_less_and_trains_nearly_the_same(vision: Folders, sch
     first, later = (
         [played[n].round_costs.bytes_by_payload() for played in (plain, coded)] for n in range(2)
     )
-    assert first[1]["adapter_down"] == first[0]["adapter_down"]
+    assert first[1]["adapter_down"] < 0.9 * first[0]["adapter_down"]
     for payloads, name in ((first, "adapter_up"), (later, "adapter_up"), (later, "adapter_down")):
         assert 0.2 < payloads[1][name] / payloads[0][name] < 0.55
     counts = [played[1].round_costs.byte_counts() for played in (plain, coded)]
@@ -215,4 +221,4 @@ def test_a_run_that_starts_from_an_adapter_sends_it_whole_once(
     outcomes = _played(setup, 2)
     assert torch.equal(outcomes[0].state.device.coded["held"], before)
     sent = [outcome.round_costs.bytes_by_payload()["adapter_down"] for outcome in outcomes]
-    assert sent[0] == len(pack_adapter(before)) and sent[1] < sent[0] / 4
+    assert sent[0] <= len(pack_adapter(before)) and sent[1] < sent[0] / 3

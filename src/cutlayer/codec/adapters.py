@@ -32,9 +32,11 @@ from cutlayer.codec.packet import (
 )
 from cutlayer.codec.quantisers import Integer, Quantised, Quantiser, TargetBits, TokenRows
 from cutlayer.codec.two_way import TwoWay
+from cutlayer.codec.weights import SLICE_VALUES, Numbers, decode_slice, encode_weights
 from cutlayer.errors import ConfigError, PacketError
 
-_KIND = "adapter"
+_KIND, _ROW = "adapter", "row"
+_FLOATS = Numbers(4, turned=True)
 _ROUNDING = 0.35
 # as many are taken as one tensor, to say what a value costs
 _MANY = 1 << 20
@@ -195,6 +197,58 @@ class AdapterCodec:
         return change.reshape(1, 1, -1)
 
 
+def encode_row(row: Float32[np.ndarray, " parameter"], shapes: Shapes, kernels: Kernels) -> bytes:
+    """The packet of a whole row, to the bit: tensors of zeros, as each B is before training, are
+    named, and the others' byte planes are coded as weights are.
+
+    Raises PacketError: a value that is not finite.
+    """
+    if not math.isfinite(kernels.largest(row)):
+        raise PacketError("an adapter that is NaN or infinite")
+    tensors = _tensors(shapes)
+    # of -0.0 the bits are not
+    zeros = [not row[one.first : one.end].view(np.uint32).any() for one in tensors]
+    some = [row[one.first : one.end] for one, zero in zip(tensors, zeros, strict=True) if not zero]
+    values = memoryview(b"".join(own.astype("<f4", copy=False).tobytes() for own in some))
+    code = b"".join(encode_weights(values, _FLOATS, kernels))
+    sections = {"zeros": np.packbits(zeros).tobytes(), "code": code}
+    return packet_to_bytes(Packet(_ROW, row.shape, Segments.full((1, 1, *row.shape)), sections))
+
+
+def decode_row(
+    packet: bytes, shapes: Shapes, kernels: Kernels
+) -> Float32[np.ndarray, " parameter"]:
+    """The row of `encode_row`. Memory is proportional to the row, whatever the packet claims.
+
+    Raises PacketError: no such packet of these shapes, or of a value that is not finite.
+    """
+    tensors = _tensors(shapes)
+    row = np.zeros(sum(one.values for one in tensors), dtype=np.float32)
+    frame = packet_from_bytes(packet, _ROW, row.shape)
+    if set(frame.sections) != {"zeros", "code"}:
+        raise PacketError(f"sections {', '.join(frame.sections)}; expected those of a row")
+    told, code = frame.sections["zeros"], memoryview(frame.sections["code"])
+    if len(told) != -(-len(tensors) // 8):
+        raise PacketError(f"zeros: {len(told)} bytes for {len(tensors)} tensors")
+    zeros = np.unpackbits(np.frombuffer(told, np.uint8), count=len(tensors))
+    some = [one for one, zero in zip(tensors, zeros, strict=True) if not zero]
+    left, parts = sum(one.values for one in some), []
+    while left:
+        count = min(left, SLICE_VALUES)
+        part, read = decode_slice(code, count, _FLOATS, kernels)
+        parts.append(part)
+        left, code = left - count, code[read:]
+    if len(code):
+        raise PacketError(f"code: {len(code)} bytes too many")
+    values, at = np.frombuffer(b"".join(parts), dtype="<f4"), 0
+    for one in some:
+        row[one.first : one.end] = values[at : at + one.values]
+        at += one.values
+    if not math.isfinite(kernels.largest(row)):
+        raise PacketError("an adapter that is NaN or infinite, which no encoder sends")
+    return row
+
+
 @dataclass(frozen=True)
 class AdapterCodecs:
     """What changes go through up and down, with the same quantiser. What comes up is a mean over
@@ -203,6 +257,11 @@ class AdapterCodecs:
 
     up: AdapterCodec
     down: AdapterCodec
+
+    @property
+    def kernels(self) -> Kernels:
+        """Of both."""
+        return self.up.kernels
 
     @property
     def expected_ratio(self) -> tuple[float, float]:

@@ -34,7 +34,15 @@ from cutlayer.errors import PacketError
 MAGIC = b"CUTL"
 VERSION = 2
 # "other": of a codec of another package
-KINDS = {"none": 1, "staged": 2, "delta": 3, "adapter": 4, "references": 5, "other": 255}
+KINDS = {
+    "none": 1,
+    "staged": 2,
+    "delta": 3,
+    "adapter": 4,
+    "references": 5,
+    "row": 6,
+    "other": 255,
+}
 TAGS = {
     "lengths": 1,
     "stages": 2,
@@ -61,6 +69,7 @@ TAGS = {
     "known": 23,
     "inner": 24,
     "references": 25,
+    "zeros": 26,
 }
 NAMES = {tag: name for name, tag in TAGS.items()}
 FLOAT32 = 1

@@ -29,6 +29,7 @@ from cutlayer.rounds.work import (
     DeviceRates,
     DeviceWork,
     SharingRules,
+    first_adapter_ratio,
     legs_of,
     round_work,
     trained_model,
@@ -298,7 +299,10 @@ class PlayedRounds:
         )
         weights = min(heard, _weight_bytes(self.workload, decision)) if first_round else 0.0
         handed = sum(step.place is Place.DOWNLINK for step in decision.scheme.opening)
-        down_over_up = (1.0 if first_round else coded_down) / coded_up
+        model = trained_model(self.workload.model, decision.scheme, max(decision.cuts))
+        blocks = max(decision.cuts) if decision.scheme.splits else model.blocks
+        begun = first_adapter_ratio(model, blocks, (coded_up, coded_down))
+        down_over_up = (begun if first_round else coded_down) / coded_up
         handed_bits = handed * down_over_up * amounts.adapter_bits
         return SentBytes(
             activation=float((amounts.local_steps * amounts.up_bits).sum()) / BITS_PER_BYTE,

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from cutlayer.channel.rates import LinkRates
 from cutlayer.errors import ConfigError
 from cutlayer.rounds.batching import ALONE, ServerBatching
-from cutlayer.rounds.costs import SchemeTraffic, StepFlops, recomputed_flops
+from cutlayer.rounds.costs import CODED_SHARES, SchemeTraffic, StepFlops, recomputed_flops
 from cutlayer.rounds.memory import Accounting
 from cutlayer.rounds.schemes import (
     FEDAVG,
@@ -27,7 +27,7 @@ from cutlayer.rounds.schemes import (
     ServerOrder,
     Step,
 )
-from cutlayer.spec import ActivationPolicy, MiniBatch, ModelSpec, Trained
+from cutlayer.spec import ActivationPolicy, Base, MiniBatch, ModelSpec, Trained
 from cutlayer.units import BITS_PER_BYTE
 
 _QUEUES = {
@@ -215,10 +215,12 @@ class DeviceWork:
 
 @dataclass(frozen=True)
 class AdapterBytes:
-    """Of the adapters that a device holds: all of them, and those that are merged."""
+    """Of the adapters that a device holds: all of them, and those that are merged; and what they
+    take where it begins the run with them."""
 
     held: float
     merged: float
+    first: float = 0.0
 
     def up(self, evaluated: float) -> float:
         """What goes up in a round, on average, if so large a part of rounds is evaluated: what is
@@ -251,6 +253,20 @@ def adapter_bytes(
     return AdapterBytes(held, merging.device * below + merging.server * (held - below))
 
 
+def first_adapter_ratio(model: ModelSpec, blocks: int, adapter_ratio: tuple[float, float]) -> float:
+    """Bytes of the adapter that a device begins a run with over those of float32. Where changes are
+    coded it is coded without loss: B is zero and takes nothing, A is coded as weights are. Not of
+    a run that begins with a given adapter."""
+    values = model.device_adapter_parameters(blocks)
+    if adapter_ratio == WHOLE_ADAPTERS or not values:
+        return 1.0
+    zeros = sum(
+        kind.count * sum(linear.rank * linear.outputs for linear in kind.linears)
+        for kind in model.kinds(0, blocks)
+    )
+    return CODED_SHARES[Base.FLOAT32] * (values - zeros) / values
+
+
 def trained_model(model: ModelSpec, scheme: Scheme, cut: int) -> ModelSpec:
     """The model with the adapters that a scheme trains: of a frozen device part none."""
     return model if scheme.trains_device else model.frozen_below(cut)
@@ -280,7 +296,8 @@ def round_work(
 
     `compression_up`, `compression_down`: bytes sent over bytes uncompressed (the paper's beta), of
     activations and gradients; a scheme without compression sends them all. `adapter_ratio`:
-    the same of adapters that go up and down; in the first round they come down whole all the same.
+    the same of adapters that go up and down; in the first round they come down whole, coded without
+    loss (`first_adapter_ratio`).
     Micro-batches differ by one sample at most, and a mini-batch's amounts are theirs by samples.
     What `activation_memory`
     makes a device compute twice is part of its backward. The broadcast is the frozen part in the
@@ -301,6 +318,8 @@ def round_work(
         weights = accounting.weights.bytes(model, device_blocks)
         traffic = replace(traffic, model_bytes=weights, adapters_in_model=False)
     adapters = adapter_bytes(scheme, model, cut, batch, accounting, merging)
+    begun = first_adapter_ratio(model, device_blocks, adapter_ratio) if first_round else 1.0
+    adapters = replace(adapters, first=begun * adapters.held)
     edge = _edge_bytes(scheme, traffic, adapters, first_round, adapter_ratio, evaluated)
     samples = _micro_batch_samples(batch.samples, micro_batches)
     shares = samples / batch.samples
@@ -328,14 +347,14 @@ def _edge_bytes(
     """Bytes that open and close a round; all devices begin with the same adapters."""
     coded_up, coded_down = adapter_ratio
     frozen = float(traffic.model_bytes) if scheme.trained is Trained.ADAPTERS else 0.0
-    heard = adapters.held if first_round else coded_down * adapters.merged
+    heard = adapters.first if first_round else coded_down * adapters.merged
     if scheme.devices is DeviceOrder.IN_TURN:
         heard = 0.0
     if first_round:
         heard = frozen if frozen and traffic.adapters_in_model else frozen + heard
     return {
         Phase.MODEL_DISTRIBUTION: heard,
-        Phase.ADAPTER_DOWN: adapters.held if first_round else coded_down * adapters.held,
+        Phase.ADAPTER_DOWN: adapters.first if first_round else coded_down * adapters.held,
         Phase.ADAPTER_UP: coded_up * adapters.up(1.0 if first_round else evaluated),
     }
 

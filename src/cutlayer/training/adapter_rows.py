@@ -1,7 +1,7 @@
 """Adapter rows over a link, whole or as what changed, and what the two ends remember of them.
 
 Without an adapter codec every row goes whole, as float32. With one, the first that a device gets is
-whole (its keyframe), and from then on a packet holds a change:
+whole (its keyframe, coded without loss), and from then on a packet holds a change:
 
 * down, from what devices have of the server's row, which is what they began the last round with.
   What a packet loses is in the next one, since the server's own row does not lose it.
@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from cutlayer.codec.adapters import AdapterCodec, AdapterCodecs
+from cutlayer.codec.adapters import AdapterCodec, AdapterCodecs, decode_row, encode_row
 from cutlayer.codec.codec import EMPTY, Segments, Sent
 from cutlayer.codec.packet import packet_bytes, read_packet
 from cutlayer.codec.raw import RawCodec
@@ -68,10 +68,22 @@ class RowCodec:
         return self._coded(self.codec.up, change)
 
     def _coded(self, codec: AdapterCodec, change: Float32[Tensor, " parameter"]) -> CodedRow:
-        shapes = tuple(slot.shape for slot in self.layout.slots)
-        packet = codec.encode(change.numpy(), shapes)
+        packet = codec.encode(change.numpy(), self._shapes)
         # the receiver's own arithmetic, so that both ends know the same
-        return CodedRow(packet, torch.from_numpy(codec.decode(packet, shapes)))
+        return CodedRow(packet, torch.from_numpy(codec.decode(packet, self._shapes)))
+
+    @property
+    def _shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(slot.shape for slot in self.layout.slots)
+
+    def whole(self, row: Float[Tensor, " parameter"]) -> bytes:
+        """The packet of a row, to the bit, whatever its receiver holds: with a codec coded, unless
+        that is longer. Raises PacketError: values that are not finite, of what is coded."""
+        plain = pack_adapter(row)
+        if self.codec is None or not self.layout.parameters:
+            return plain
+        coded = encode_row(on_host(row).numpy(), self._shapes, self.codec.kernels)
+        return min(plain, coded, key=len)
 
     def opening(
         self,
@@ -80,9 +92,10 @@ class RowCodec:
     ) -> CodedRow:
         """The packet that brings devices from the row that they hold (None: none) to the server's,
         and the row that they hold then."""
-        if self.codec is None or held is None:
-            packet = pack_adapter(row)
-            return CodedRow(packet, unpack_adapter(packet, row.numel()))
+        if held is None:
+            packet = self.whole(row)
+            return CodedRow(packet, self.decode(packet, None))
+        assert self.codec is not None, "without a codec nobody remembers what devices hold"
         coded = self._coded(self.codec.down, on_host(row) - held)
         return CodedRow(coded.packet, held + coded.received)
 
@@ -93,13 +106,15 @@ class RowCodec:
 
         Raises PacketError: no such packet, or a row that is not finite.
         """
-        if self.codec is None or read_packet(packet).kind == RawCodec.name:
+        kind = read_packet(packet).kind
+        if self.codec is None or kind == RawCodec.name:
             return unpack_adapter(packet, self.layout.parameters)
+        if kind == "row":
+            return torch.from_numpy(decode_row(packet, self._shapes, self.codec.kernels))
         if known is None:
             raise PacketError("an adapter's change, and no adapter here that it is the change of")
-        shapes = tuple(slot.shape for slot in self.layout.slots)
         # how many bits were asked for, a packet's reader need not know
-        row = known + torch.from_numpy(self.codec.up.decode(packet, shapes))
+        row = known + torch.from_numpy(self.codec.up.decode(packet, self._shapes))
         if not row.isfinite().all():
             raise PacketError("an adapter's change that makes it NaN or infinite")
         return row

@@ -96,7 +96,7 @@ class ServerWorker:
         """The same for those who had not; empty where it is the same packet."""
         if self._opening is None or self._rows.codec is None:
             return b""
-        return pack_adapter(self._opening.received) if self._rows.layout.parameters else b""
+        return self._rows.whole(self._opening.received) if self._rows.layout.parameters else b""
 
     @property
     def adapter_bytes(self) -> int:
