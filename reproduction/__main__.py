@@ -17,7 +17,7 @@ from rich.text import Text
 from cutlayer.cli.main import guarded, on_standard_error, parsed, prepare
 from cutlayer.cli.settings import whole_number
 from cutlayer.config.schema import DataSection, ModelSection
-from cutlayer.config.training import LocalEngine, with_workers
+from cutlayer.config.training import EngineSection, LocalEngine, RayEngine, with_workers
 from cutlayer.errors import ConfigError, nearest
 from cutlayer.jobs.workers import opened
 from cutlayer.logs import lines_to
@@ -85,6 +85,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"with {ALL}: training runs side by side, each a process of one thread and up to"
         f" 2.5 GiB (one a core, {_MOST_WORKERS} at most)",
     )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help=f"with {ALL}: on that Ray cluster (HOST:PORT, auto; local: one that is started here);"
+        " its nodes write into the output, which they must share",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -119,6 +125,8 @@ def _run_one(name: str, options: Options, arguments: argparse.Namespace) -> int:
         raise ConfigError(f"unknown figure {name}; {nearest(name, [*FIGURES, ALL, LIST])}")
     if arguments.analytic:
         raise ConfigError(f"--analytic chooses among the figures of `{ALL}`; {name} is one figure")
+    if arguments.ray is not None:
+        raise ConfigError(f"--ray spreads the figures of `{ALL}`; {name} is one figure")
     if arguments.workers is not None:
         raise ConfigError(f"--workers spreads the figures of `{ALL}`; {name} is one figure")
     made = make(name, options, arguments.output or Path("paper") / name)
@@ -134,7 +142,11 @@ def _run_all(options: Options, arguments: argparse.Namespace) -> int:
     names = figures(analytic=arguments.analytic)
     output: Path = arguments.output or Path("paper")
     usual = room_for(min(os.cpu_count() or 1, _MOST_WORKERS), _WORKER_BYTES)
-    section = with_workers(LocalEngine(), arguments.workers or usual)
+    section: EngineSection = with_workers(LocalEngine(), arguments.workers or usual)
+    if arguments.ray is not None:
+        address = None if arguments.ray == "local" else arguments.ray
+        section = RayEngine(workers=arguments.workers, address=address)
+        output = output.resolve()
     with opened(section, ["cutlayer.profiling.measure"]) as engine:
         done = make_all(names, options, output, engine)
     made = {name: figure for name, figure in done.items() if isinstance(figure, Made)}

@@ -21,6 +21,7 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.jobs.workers import Processes, Shared, spread
 from cutlayer.logs import lines_to
 from cutlayer.model.base import held
+from cutlayer.model.optimizer import FedAvg, cohort_places
 from cutlayer.model.split import DevicePart
 from cutlayer.training.cohort import CohortStart, PlayCohorts, StepDone
 from cutlayer.training.round import Round, RoundOutcome, initial_state
@@ -35,10 +36,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return tiny.vision_model(root / "model"), tiny.images(root / "images")
 
 
-def _config(folders: tuple[Path, Path], engine: str | None = None, **sections: object) -> Config:
+def _config(
+    folders: tuple[Path, Path], engine: str | dict[str, object] | None = None, **sections: object
+) -> Config:
     wanted: dict[str, object] = {"cohort": 3}
-    if engine is not None:
-        wanted |= {"name": engine, "workers": 2}
+    if isinstance(engine, str):
+        engine = {"name": engine, "workers": 2}
+    wanted |= engine or {}
     base = {"devices": {"count": _DEVICES}, "partition": "iid", "engine": wanted}
     return tiny.config(*folders, **{**base, **sections})
 
@@ -163,6 +167,18 @@ def _mapped_bytes(part: DevicePart, _: int) -> int:
     areas_in = [range(int(first, 16), int(last, 16)) for first, last in areas]
     weights = [own for weight in part.adapted.model.parameters() for own in held(weight)]
     return sum(own.nbytes for own in weights if any(own.data_ptr() in area for area in areas_in))
+
+
+def test_a_server_merges_by_the_same_cohorts() -> None:
+    """As over a network, where all rows are there at once."""
+    rows = torch.randn(_DEVICES, 1000, generator=torch.Generator().manual_seed(0))
+    weights, fedavg = [3.0 + device for device in range(_DEVICES)], FedAvg(3)
+    parts = cohort_places(_DEVICES, 3)
+    sums = [fedavg.sum_of(rows[own], weights[own]) for own in parts]
+    assert torch.equal(fedavg.merge(rows, weights), fedavg.of_sums(sums, weights))
+    assert cohort_places(_DEVICES, 3) == [slice(0, 3), slice(3, 5), slice(5, 7)]
+    assert cohort_places(64, 50) == [slice(0, 32), slice(32, 64)]
+    assert cohort_places(50, 50) == [slice(0, 50)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -56,6 +56,7 @@ def test_other_data_another_model_another_place(
         (["al"], "did you mean all?"),
         (["fig8", "--analytic"], "--analytic chooses among the figures of `all`"),
         (["fig8", "--workers", "2"], "--workers spreads the figures of `all`"),
+        (["fig8", "--ray", "auto"], "--ray spreads the figures of `all`"),
         (["all", "--workers", "0"], "'0' is not a whole number"),
         (["fig7", "--seeds", "0"], "'0' is not a whole number"),
         (["fig7", "--rounds", "many"], "'many' is not a whole number"),

@@ -28,7 +28,7 @@ from cutlayer.net.wire.link import address_of
 _PREFIX = "override."
 _OF_NETWORKS = ("net.",)
 # devices of a network are machines of their own, and say it themselves
-_OF_SIMULATIONS = ("devices.device", "server.group")
+_OF_SIMULATIONS = ("devices.device", "server.group", "engine.name", "engine.workers", "engine")
 # a real server computes one pass at a time
 _OF_PREDICTIONS = ("server.workers",)
 _OF_PLANS = (

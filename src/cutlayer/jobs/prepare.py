@@ -288,7 +288,7 @@ def _server(
     return ServerSide(
         device_part,
         server_part,
-        make_aggregation(config.aggregation),
+        make_aggregation(config.aggregation, config.engine.cohort),
         prepared.data.test,
         prepared.batches,
         prepared.watched,
@@ -423,13 +423,13 @@ def make_cache(config: Config, scheme: Scheme) -> CacheLimits | None:
     return CacheLimits(round(section.limit_mib * MIB), round(section.memory_mib * MIB))
 
 
-def make_aggregation(section: AggregationSection) -> Aggregation:
-    """How adapters are merged."""
+def make_aggregation(section: AggregationSection, cohort: int) -> Aggregation:
+    """How adapters are merged; a sum, by cohorts of at most so many devices."""
     match section:
         case PluginSection():
             return plugged("aggregation", section, Aggregation, {}, group=AGGREGATIONS)  # type: ignore[type-abstract]
         case _:  # what is merged, is merged so
-            return FedAvg()
+            return FedAvg(cohort)
 
 
 def _check_memory(setup: Setup, memory: Memory) -> None:

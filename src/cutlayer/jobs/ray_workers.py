@@ -104,7 +104,9 @@ def _connect(section: RayEngine) -> None:
     try:
         with _our_signals():
             if address is None:
+                # as those of `processes`: nothing is sent to Ray's makers, nor waits for others
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+                os.environ.setdefault("RAY_worker_niceness", "0")
                 ray.init(
                     address="local",
                     num_cpus=section.workers or os.cpu_count() or 1,

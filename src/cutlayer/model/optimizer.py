@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar, final
 
 import torch
@@ -335,13 +336,16 @@ class FedAvg(Aggregation):
     """The mean, weighted by samples: `sum_n w_n row_n / sum_n w_n`.
 
     A and B are averaged each by itself, as published; the mean of the products A B is another
-    thing. Source: SFT eqs. (7), (8) with `w_n = D_n`.
+    thing. Many devices are summed up by cohorts of at most `cohort`, wherever those are played.
+    Source: SFT eqs. (7), (8) with `w_n = D_n`.
     """
+
+    cohort: int = 50
 
     def merge(
         self, rows: Float[Tensor, "device parameter"], weights: Sequence[float]
     ) -> Float[Tensor, " parameter"]:
-        """Summed in double precision in device order.
+        """Summed in double precision, in device order within a cohort, over these as a tree.
 
         Raises ModelError unless there is one weight a device, none negative, and one positive.
         """
@@ -351,7 +355,9 @@ class FedAvg(Aggregation):
             raise ModelError(
                 f"FedAvg weights must be at least 0 and not all 0, not {list(weights)}"
             )
-        return self.of_sums([self.sum_of(rows, weights)], weights).to(rows.dtype)
+        parts = cohort_places(len(rows), self.cohort)
+        sums = [self.sum_of(rows[own], weights[own]) for own in parts]
+        return self.of_sums(sums, weights).to(rows.dtype)
 
     def sum_of(
         self, rows: Float[Tensor, "device parameter"], weights: Sequence[float]
@@ -367,6 +373,15 @@ class FedAvg(Aggregation):
     ) -> Float[Tensor, " parameter"]:
         """The mean, of the sums of consecutive devices and the weights of all."""
         return (sum_as_tree(sums) / sum(weights)).float()
+
+
+def cohort_places(devices: int, most: int) -> list[slice]:
+    """Consecutive places of so many devices, at most `most` of them each, in equal parts but for
+    one device."""
+    count = -(-devices // most)
+    size, longer = divmod(devices, count)
+    ends = [size * n + min(n, longer) for n in range(count + 1)]
+    return [slice(first, last) for first, last in pairwise(ends)]
 
 
 def sum_as_tree(values: Sequence[Summand]) -> Summand:

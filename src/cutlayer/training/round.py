@@ -13,7 +13,7 @@ import numpy as np
 
 from cutlayer.codec.codec import Sent
 from cutlayer.model.adapted import AdaptedModel
-from cutlayer.model.optimizer import FedAvg, merged, sum_as_tree
+from cutlayer.model.optimizer import FedAvg, cohort_places, merged, sum_as_tree
 from cutlayer.model.part_file import priced_bytes
 from cutlayer.model.placement import to_device
 from cutlayer.planner.allocation import ObservedRound, ask_shares, observed_work
@@ -92,9 +92,8 @@ class Round:
         for one."""
         state, weights = self._state, self._weights()
         size = self._setup.simulation.cohort if self._scheme.apart else len(self._devices)
-        count, starts, first = -(-len(self._devices) // size), list[CohortStart](), 0
-        for places in np.array_split(np.arange(len(self._devices)), count):
-            own = slice(first, first := first + len(places))
+        starts = []
+        for own in cohort_places(len(self._devices), size):
             devices = self._devices[own]
             among = set(devices)
             start = CohortStart(
