@@ -492,15 +492,17 @@ _SENDS = (Phase.ACTIVATION_UP, Phase.ADAPTER_UP)
 
 
 def _joules(config: Config, record: RunRecord) -> float | None:
-    """Of all devices and rounds [J]: while they compute, wait and radiate, as far as powers are
-    known; None where what computing takes is not."""
+    """Of all rounds and the devices that take part in them [J]: while they compute, wait and
+    radiate, as far as powers are known; None where what computing takes is not."""
     devices = make_devices(config.devices)
     if any(device.power_w is None for device in devices):
         return None
     radio_w = radio_power_w(config.channel) or 0.0
     total = 0.0
     for one in record.trained:
-        for device, seconds in zip(devices, one.device_delay_by_phase_s, strict=False):
+        playing = one.participants or range(len(devices))
+        for number, seconds in zip(playing, one.device_delay_by_phase_s, strict=True):
+            device = devices[number]
             compute_s = sum(seconds.get(phase, 0.0) for phase in _COMPUTES)
             send_s = sum(seconds.get(phase, 0.0) for phase in _SENDS)
             idle_s = max(one.delay_s - compute_s, 0.0)
