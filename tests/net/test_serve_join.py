@@ -11,9 +11,7 @@ from typing import Any
 import plugin
 import pytest
 import tiny
-import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from cutlayer.config.choices import NoCodec
 from cutlayer.config.schema import Config, TwoTimescalePlanner
@@ -22,7 +20,7 @@ from cutlayer.config.training import EvaluationSection
 from cutlayer.errors import ConfigError, DataError, RunError
 from cutlayer.files import alone
 from cutlayer.jobs.join import Joining
-from cutlayer.jobs.network import NetJob, check_net, open_net
+from cutlayer.jobs.network import check_net, open_net
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.serve import ListenAddresses, Service, resume
 from cutlayer.jobs.train import new_directory, start
@@ -38,15 +36,14 @@ from net.devices import (
     Process,
     joining,
     names,
-    own_documents,
     own_images,
-    own_reviews,
     take_part,
     write_config,
 )
 from net.ends import PATIENCE_S, enrolled, run_keys, serving
 from net.harness import Run
 from net.recompute import Presence, absent, final
+from net.served import begun, payloads, same
 
 DEVICES = 2
 SERVE = ("serve", "--keys", "keys", "--operators", "127.0.0.1:0")
@@ -91,25 +88,6 @@ def data(config: Config, tmp_path: Path) -> list[Path]:
         )
         for n, part in enumerate(prepared.parts)
     ]
-
-
-def adapter(directory: Path) -> dict[str, torch.Tensor]:
-    return load_file(directory / "adapter" / "adapter_model.safetensors")
-
-
-def same(one: Path, other: Path) -> None:
-    """Both runs ended with the same adapter, bit for bit."""
-    first, second = adapter(one), adapter(other)
-    assert first.keys() == second.keys()
-    assert first
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def payloads(directory: Path) -> list[dict[str, int]]:
-    """The bytes of each round by payload, but for what one hears for all in the simulation."""
-    lines = [json.loads(line) for line in (directory / "rounds.jsonl").read_text().splitlines()]
-    kept = ("activation", "labels", "gradient", "adapter_up")
-    return [{name: line["bytes_by_payload"].get(name, 0) for name in kept} for line in lines[1:]]
 
 
 def final_accuracy(directory: Path) -> float:
@@ -509,73 +487,6 @@ def test_a_device_too_many_is_refused(
     assert not asyncio.run(play())
 
 
-def _serving(net: NetJob, keys: RunKeys, port: int = 0) -> tuple[Service, "asyncio.Future[int]"]:
-    """A server, and the port that it will have."""
-    return Service(net, keys, ("127.0.0.1", port)), asyncio.get_running_loop().create_future()
-
-
-@pytest.mark.parametrize(
-    ("folders", "codec", "base", "device_part"),
-    [
-        ("vision", "best", "float32", "trained"),
-        ("bert", "paper", "int8", "trained"),
-        ("bert", "best", "bfloat16", "warm"),
-        ("llama", "best", "nf4", "trained"),
-        ("vision", "best", "nf4", "frozen"),
-    ],
-)
-def test_runs_of_every_kind_are_the_trainers(
-    folders: str,
-    codec: str,
-    base: str,
-    device_part: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-) -> None:
-    """Images, texts and blocks of a language, with a codec that remembers, over each base, whose
-    packed part is sent, and whether devices train: the adapter and the payloads of the trainer."""
-    model, data = request.getfixturevalue(folders)
-    if folders == "llama":  # documents that are blocks: devices have whole ones
-        data = tiny.corpus(tmp_path / "corpus", documents=40, words=11)
-    config = tiny.config(
-        model,
-        data,
-        codec=codec,
-        device_part=device_part,
-        devices={"count": DEVICES, "base": base},
-        training={"rounds": 2, "local_steps": 2, "batch_size": 4, "micro_batches": 2},
-        server={"group": 1, "base": base},
-        net={"devices": names(DEVICES), "farewell_s": 5.0},
-    )
-    keys, prepared = run_keys(tmp_path / "keys"), prepare(config).prepared
-    classes, samples = tuple(prepared.data.class_names), prepared.data.train
-    own = [
-        own_documents(tmp_path / f"data-{n}", samples, part)
-        if folders == "llama"
-        else {"vision": own_images, "bert": own_reviews}[folders](
-            tmp_path / f"data-{n}", samples, part, classes
-        )
-        for n, part in enumerate(prepared.parts)
-    ]
-    directory = new_directory(config, tmp_path)
-    net = open_net(prepare(config), directory, Silent(), in_place)
-
-    async def play() -> bool:
-        service, port = _serving(net, keys)
-        serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
-        await asyncio.gather(
-            *[take_part(joining(tmp_path, keys, n, await port, own[n])) for n in range(DEVICES)]
-        )
-        ended = await serving
-        service.conclude()
-        return ended
-
-    assert asyncio.run(play())
-    trained = start(config, tmp_path / "trained")
-    same(directory.path, trained.path)
-    assert payloads(directory.path) == payloads(trained.path)
-
-
 def test_a_round_closes_without_a_device_that_never_comes(
     config: Config, keys: RunKeys, data: list[Path], tmp_path: Path
 ) -> None:
@@ -586,7 +497,7 @@ def test_a_round_closes_without_a_device_that_never_comes(
     net = open_net(prepare(config), directory, Silent(), in_place)
 
     async def play() -> bool:
-        service, port = _serving(net, keys)
+        service, port = begun(net, keys)
         serving = asyncio.create_task(service.run(asyncio.Event(), port.set_result))
         await take_part(joining(tmp_path, keys, 1, await port, data[1]))
         return await serving
@@ -621,7 +532,7 @@ def test_a_server_gives_up_and_goes_on_when_the_device_is_there(
         done = net.session.progress[0].step
         net = open_net(patient, directory, Silent(), in_place)
         assert net.session.progress[0].step == done
-        service, again = _serving(net, keys, port.result())
+        service, again = begun(net, keys, port.result())
         serving = asyncio.create_task(service.run(asyncio.Event(), again.set_result))
         await asyncio.gather(first, take_part(joining(tmp_path, keys, 1, await again, data[1])))
         ended = await serving
