@@ -58,7 +58,7 @@ def test_what_comes_up_is_added_to_the_servers_own_row() -> None:
     what an upload loses is in the next."""
     server = _row(0)
     exchange = RowExchange(ROWS, AdapterState(server, {}), (0,), merges=True)
-    begun, _ = exchange.down(server, (0,))
+    begun = exchange.down(server, (0,))[-1].row
     assert torch.equal(begun, server)
     known, lost = server, torch.zeros_like(server)
     for number in range(1, 4):
@@ -75,7 +75,7 @@ def test_what_comes_up_is_added_to_the_servers_own_row() -> None:
         exchange = RowExchange(
             ROWS, AdapterState.from_tensors("x", state.tensors("x")), (0,), merges=True
         )
-        begun, _ = exchange.down(known, (0,))
+        begun = exchange.down(known, (0,))[-1].row
         assert torch.equal(begun, held + ROWS.encode(known - held).received)
 
 

@@ -307,13 +307,25 @@ class ColumnPartition(Section):
 PartitionSection: TypeAlias = IidPartition | DirichletPartition | ColumnPartition | PluginSection
 
 
-class FedAvgAggregation(Section):
+class AveragingSection(Section):
+    """What has a mean of adapters."""
+
+    name: str
+    merge: Literal["zero-padding", "product"] = Field(
+        default="zero-padding",
+        description="of which values the mean is. zero-padding: of A and of B, each by itself, of"
+        " lower ranks with zeros; product: of the products B A, which the singular value"
+        " decomposition makes an adapter again",
+    )
+
+
+class FedAvgAggregation(AveragingSection):
     """The mean, weighted by samples."""
 
     name: Literal["fedavg"] = "fedavg"
 
 
-class FedProxAggregation(Section):
+class FedProxAggregation(AveragingSection):
     """FedAvg, and local steps that are held near the adapters with which the round began."""
 
     name: Literal["fedprox"] = "fedprox"
@@ -332,13 +344,13 @@ class NoAggregation(Section):
     name: Literal["none"] = "none"
 
 
-class DeviceAggregation(Section):
+class DeviceAggregation(AveragingSection):
     """FedAvg of the devices' part; in the server's part each device keeps its own adapters."""
 
     name: Literal["device"] = "device"
 
 
-class ServerAggregation(Section):
+class ServerAggregation(AveragingSection):
     """FedAvg of the server's part; in its own part each device keeps its own adapters."""
 
     name: Literal["server"] = "server"

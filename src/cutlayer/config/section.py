@@ -380,12 +380,14 @@ def _first(root: type[Section], errors: Sequence[ErrorDetails]) -> ErrorDetails:
     return max((e for e in errors if _where(root, e) == where), key=_nearness)
 
 
-def _nearness(error: ErrorDetails) -> tuple[int, bool]:
-    """How much a value is like what it was taken for: a list is no word."""
+def _nearness(error: ErrorDetails) -> tuple[int, bool, bool]:
+    """How much a value is like what it was taken for: a list is no word, and an empty one a
+    list."""
     word = error["type"] in ("literal_error", "string_type") and isinstance(
         error["input"], Sequence
     )
-    return len(error["loc"]), not word or isinstance(error["input"], str)
+    short = error["type"] == "too_short"
+    return len(error["loc"]), short, not word or isinstance(error["input"], str)
 
 
 def _where(root: type[Section], error: ErrorDetails) -> str:

@@ -36,17 +36,21 @@ _END = "fraction of the learning rate that it comes down to"
 class AdapterSection(Section):
     """The LoRA adapters, which are trained."""
 
-    rank: Whole = Field(
+    rank: _Rank | Literal["memory"] | Annotated[tuple[_Rank, ...], Field(min_length=1)] = Field(
         default=8,
-        ge=1,
-        le=65_536,
-        description="rank of every LoRA adapter, at most the width of the layers",
+        description="rank of every LoRA adapter, at most the width of the layers; a list: each"
+        " device's, over and over where there are more devices; memory: each device's is the"
+        " largest that fits devices.memory_mib, of 1, 2, 4, ... and most_rank",
+    )
+    most_rank: Annotated[Whole, read_by("rank", "memory")] = Field(
+        default=16, ge=1, le=65_536, description="the largest rank of a device, by memory"
     )
     alpha: Real = Field(
         default=8.0,
         ge=1e-6,
         le=1e6,
-        description="adapters are scaled by alpha / rank (see rslora)",
+        description="adapters are scaled by alpha / rank (see rslora), by the largest rank where"
+        " devices differ",
     )
     rslora: bool = Field(
         default=False, description="scale by alpha / sqrt(rank), rank-stabilised LoRA"
@@ -87,6 +91,13 @@ class AdapterSection(Section):
         description="an adapter to begin with, not a new one: a folder in PEFT's format, or a run"
         " directory; rank, alpha, layers and head are those given here, and must be its own",
     )
+
+    @property
+    def largest_rank(self) -> int:
+        """Of the global adapter, and of any device."""
+        if isinstance(self.rank, tuple):
+            return max(self.rank)
+        return self.most_rank if self.rank == "memory" else self.rank
 
 
 class TrainingSection(Section):

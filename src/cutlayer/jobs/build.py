@@ -481,7 +481,7 @@ def make_adapter(section: AdapterSection, task: Task) -> AdapterSpec:
         targets = (targets,)
     head = task != "causal-lm" if section.head is None else section.head
     return AdapterSpec(
-        section.rank,
+        section.largest_rank,
         section.alpha,
         targets,
         section.patch_embedding,

@@ -50,6 +50,7 @@ from cutlayer.jobs.build import (
 from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.jobs.plugins import check_plugin, plugged
+from cutlayer.jobs.ranks import check_ranks
 from cutlayer.jobs.scheme import make_merging, make_scheme, read_own_profile, settled, warm_rounds
 from cutlayer.logs import unheard
 from cutlayer.model.described import likely_tasks
@@ -116,6 +117,7 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = 
     check_steps(config.training)
     count_micro_batches(config.training, scheme)
     make_merging(config.aggregation, scheme)
+    check_ranks(config, scheme)
     warm_rounds(config)
     make_rules(config)
     check_devices(config.net.devices, count)
@@ -206,8 +208,8 @@ def check_model(config: Config, settings: Mapping[str, Any], *, cut: bool = True
     """Cut, rank and sizes of samples against what a model's `config.json` says of them. Raises
     ConfigError."""
     name, adapter = config.model.name, config.adapter
-    rank = max(adapter.rank, *adapter.rank_pattern.values(), 0)
-    key = "adapter.rank" if rank == adapter.rank else "adapter.rank_pattern"
+    rank = max(adapter.largest_rank, *adapter.rank_pattern.values(), 0)
+    key = "adapter.rank" if rank == adapter.largest_rank else "adapter.rank_pattern"
     sizes = config.data.image_size, config.data.max_tokens
     check_sizes(*sizes, name, limit=_number(settings, _TOKENS), side=_number(settings, _PATCH))
     blocks, width = _number(settings, _BLOCKS), _number(settings, _WIDTH)

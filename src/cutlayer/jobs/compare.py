@@ -24,7 +24,7 @@ from cutlayer.config.read import (
 )
 from cutlayer.config.schema import Config
 from cutlayer.config.section import SCHEMES as PLUGINS
-from cutlayer.config.section import registered
+from cutlayer.config.section import Section, registered
 from cutlayer.errors import ConfigError, CutlayerError, RunError, nearest, quoted, shown
 from cutlayer.files import storage_error, write_text
 from cutlayer.jobs.check import check, check_given, runs_of
@@ -318,17 +318,22 @@ def plan_run(wanted: NamedRun, output: Path) -> Entry | ToTrain:
 def _check_memory(label: str, config: Config, begun: Path | None) -> RefusedRun | ToTrain:
     """Make the run ready, memory aside, and hold what a device needs against what it has."""
     from cutlayer.jobs.prepare import prepare  # needs torch
+    from cutlayer.training.memory import device_needs
 
     boundless = config.devices.model_copy(update={"memory_mib": None})
-    job = prepare(config.model_copy(update={"devices": boundless}))
-    limits = [
-        device.memory_bytes
-        for device in make_devices(config.devices)
-        if device.memory_bytes is not None
+    changes: dict[str, Section] = {"devices": boundless}
+    if config.adapter.rank == "memory":  # the least that a device may have
+        changes["adapter"] = config.adapter.model_copy(update={"rank": 1})
+    job = prepare(config.model_copy(update=changes))
+    needs = zip(make_devices(config.devices), device_needs(job.setup, job.memory), strict=True)
+    short = [
+        (own.memory_bytes, need)
+        for own, need in needs
+        if own.memory_bytes is not None and own.memory_bytes < need.total
     ]
-    held = asdict(job.memory.device)
-    if limits and min(limits) < sum(held.values()):
-        refused = RefusedRun(label, config_yaml(config), held, min(limits))
+    if short:
+        limit, need = min(short, key=lambda each: each[0] - each[1].total)
+        refused = RefusedRun(label, config_yaml(config), asdict(need), limit)
         _LOG.info(f"{label}: {refused.reason}")
         return refused
     return ToTrain(label, config, job.prepared.task, begun)

@@ -119,6 +119,9 @@ class Planned:
             decided["training"]["rounds"] = self.plan.workload.rounds
             for section, settings in self.target.chosen.variant.settings.items():
                 decided[section] = {**decided.get(section, {}), **settings}
+        if config.adapter.rank == "memory":  # as planned, whatever the cut leaves room for
+            own = self.plan.workload.ranks
+            decided["adapter"] = {"rank": config.adapter.most_rank if own is None else list(own)}
         for section, settings in decided.items():
             values[section] = chosen_values(section, values.get(section, {}), settings)
         config = Config.model_validate(values)

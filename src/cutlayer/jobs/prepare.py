@@ -6,6 +6,7 @@ what becomes of it, is the caller's.
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from cutlayer.channel.rates import Channel
 from cutlayer.codec.presets import none
 from cutlayer.config.schema import (
     AggregationSection,
+    AveragingSection,
     Config,
     EvenPlanner,
     FixedPlanner,
@@ -57,9 +59,10 @@ from cutlayer.jobs.dataset import prepare_data
 from cutlayer.jobs.machines import make_devices, make_server
 from cutlayer.jobs.model_spec import based, model_request
 from cutlayer.jobs.plugins import plugged
+from cutlayer.jobs.ranks import check_ranks, device_ranks
 from cutlayer.jobs.scheme import make_merging, make_scheme, settled, warm_rounds
 from cutlayer.model.base import check_base
-from cutlayer.model.describe import count_model
+from cutlayer.model.describe import count_model, image_tokens
 from cutlayer.model.described import AdapterSpec, check_documents
 from cutlayer.model.load import NOTHING, load_device_part, load_server_part
 from cutlayer.model.optimizer import (
@@ -75,6 +78,7 @@ from cutlayer.model.optimizer import (
 )
 from cutlayer.model.peft_format import check_slots, read_adapter
 from cutlayer.model.placement import Accelerators, Placement, device_named, repeat_sums
+from cutlayer.model.ranks import ProductMean
 from cutlayer.model.split import DevicePart
 from cutlayer.planner.allocation import (
     Allocation,
@@ -83,11 +87,20 @@ from cutlayer.planner.allocation import (
     TwoTimescaleAllocation,
     best_shares,
 )
-from cutlayer.rounds.memory import ServerShape, server_memory
+from cutlayer.rounds.memory import PartMemory, ServerShape, server_memory
 from cutlayer.rounds.schemes import Merging, Scheme, ServerOrder
-from cutlayer.spec import ActivationPolicy, Base, Device, MiniBatch, ModelSpec, Task, Trained
+from cutlayer.rounds.work import trained_model
+from cutlayer.spec import (
+    ActivationPolicy,
+    Base,
+    Device,
+    MiniBatch,
+    ModelSpec,
+    Task,
+    Trained,
+)
 from cutlayer.training.expected import expected_round
-from cutlayer.training.memory import Memory, measure_memory
+from cutlayer.training.memory import Memory, device_needs, measure_memory
 from cutlayer.training.round import initial_state
 from cutlayer.training.state import (
     CacheLimits,
@@ -138,8 +151,9 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     Raises CutlayerError for a model, data set, cut, partition or memory limit that cannot be.
     """
     config = settled(config)
-    _, channel, shares = _network(config)
+    devices, channel, shares = _network(config)
     scheme = make_scheme(config)
+    check_ranks(config, scheme, dealt=dealt)
     micro_batches = count_micro_batches(config.training, scheme)
     placements = _placements(config, dealt=dealt)
     found = find_model(config.model.name)
@@ -150,10 +164,15 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     classes = len(prepared.data.class_names)
     numbers = str(placements[0].dtype).removeprefix("torch.")
     request = replace(model_request(config, found.path, prepared.task, classes), numbers=numbers)
-    model = based(replace(count_model(request, found.path), name=config.model.name), config)
+
+    def model_of(rank: int) -> ModelSpec:
+        own = replace(request, adapter=replace(request.adapter, rank=rank))
+        counted = based(replace(count_model(own, found.path), name=config.model.name), config)
+        return trained_model(counted, scheme, config.model.cut)
+
+    model = model_of(request.adapter.rank)
     if not scheme.trains_device:
         adapter = _above(config, adapter, model.blocks)
-        model = model.frozen_below(config.model.cut)
     _check_server(config, _least_server_need(config, scheme, model), "without any mini-batch")
     server = _server(config, scheme, found.path, prepared, adapter, model.blocks, placements)
     if config.data.packing == "documents":
@@ -163,16 +182,25 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     _check_warmup(config, sides)
     hardware = make_server(config.server, prepared.task)
     packets = config.training.rounds * max(device.local_steps for device in sides)
+    training = make_training(
+        config,
+        scheme,
+        prepared.task,
+        model.classes,
+        micro_batches=micro_batches,
+        rounds=config.training.rounds,
+        packets=packets,
+    )
+    accounting = make_accounting(config)
+    images = prepared.task == "image-classification"
+    tokens = image_tokens(found.path, config.data.image_size) if images else config.data.max_tokens
+    codec_bytes = training.codecs.device_bytes(model.width)
+    ranks = device_ranks(config, devices, tokens, codec_bytes, accounting, model_of)
+    if ranks is not None:
+        training = replace(training, ranks=ranks.ranks)
+        _LOG.info(f"ranks of the devices' adapters: {', '.join(map(str, ranks.ranks))}")
     setup = Setup(
-        training=make_training(
-            config,
-            scheme,
-            prepared.task,
-            model.classes,
-            micro_batches=micro_batches,
-            rounds=config.training.rounds,
-            packets=packets,
-        ),
+        training=training,
         devices=sides,
         server=server,
         simulation=Simulation(
@@ -182,12 +210,13 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             channel=channel,
             allocation=shares,
             rules=make_rules(config),
-            accounting=make_accounting(config),
+            accounting=accounting,
             group=config.server.group if dealt and scheme.trained is Trained.ADAPTERS else 1,
             clock=time.monotonic,
             server_block_s=hardware.block_s,
             cohort=config.engine.cohort,
             model_folder=found.path,
+            of_rank={} if ranks is None else ranks.models,
         ),
     )
     simulation = replace(setup.simulation, allocation=make_allocation(config, setup))
@@ -200,7 +229,9 @@ def _within_memory(config: Config, setup: Setup) -> tuple[Setup, Memory]:
     """The run with as many devices in a pass as fit, and what it then takes. Raises ConfigError for
     a device or a server that is too small."""
     memory = measure_memory(setup, initial_state(setup))
-    _check_memory(setup, memory)
+    needs = device_needs(setup, memory)
+    _check_memory(setup, needs)
+    memory = replace(memory, device=max(needs, key=lambda need: need.total))
     together = _arriving(setup, memory)
     fitting = memory.fitting(setup.together, make_server(config.server).memory_bytes)
     if fitting < setup.together:
@@ -428,19 +459,20 @@ def make_aggregation(section: AggregationSection, cohort: int) -> Aggregation:
     match section:
         case PluginSection():
             return plugged("aggregation", section, Aggregation, {}, group=AGGREGATIONS)  # type: ignore[type-abstract]
+        case AveragingSection(merge="product"):
+            return ProductMean()
         case _:  # what is merged, is merged so
             return FedAvg(cohort)
 
 
-def _check_memory(setup: Setup, memory: Memory) -> None:
-    need = memory.device.total
+def _check_memory(setup: Setup, needs: Sequence[PartMemory[int]]) -> None:
     short = [
-        (n, device.memory_bytes, device.reserved_bytes)
-        for n, device in enumerate(setup.simulation.devices)
-        if device.memory_bytes is not None and device.memory_bytes < need
+        (n, device.memory_bytes, device.reserved_bytes, need.total)
+        for n, (device, need) in enumerate(zip(setup.simulation.devices, needs, strict=True))
+        if device.memory_bytes is not None and device.memory_bytes < need.total
     ]
     if short:
-        number, limit, reserved = short[0]
+        number, limit, reserved, need = short[0]
         less = f" without {format_bytes(reserved)} of devices.reserved_mib" if reserved else ""
         raise ConfigError(
             f"device {number} has {format_bytes(limit)} (devices.memory_mib{less}), training needs"

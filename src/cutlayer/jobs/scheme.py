@@ -10,6 +10,7 @@ from cutlayer.config.choices import BestCodec, StagesCodec
 from cutlayer.config.schema import (
     AggregationSection,
     AutoScheme,
+    AveragingSection,
     Config,
     DeviceAggregation,
     FedProxAggregation,
@@ -34,6 +35,7 @@ from cutlayer.planner.profile import (
     read_profile,
 )
 from cutlayer.rounds.schemes import SCHEMES, SFT, SFT_FROZEN, Merging, Scheme
+from cutlayer.spec import Trained
 
 
 def settled(config: Config) -> Config:
@@ -180,6 +182,12 @@ def make_merging(section: AggregationSection, scheme: Scheme) -> Merging:
             merging = Merging(device=False)
         case _:
             merging = Merging()
+    product = isinstance(section, AveragingSection) and section.merge == "product"
+    if product and scheme.trained is Trained.WEIGHTS:
+        raise ConfigError(
+            f"aggregation.merge product is of adapters, and scheme {scheme.name} has none: leave it"
+            " out"
+        )
     if scheme.shared_server and not merging.server:
         raise ConfigError(
             f"aggregation {section.name}: scheme {scheme.name} has one adapter in the server's part"

@@ -20,6 +20,7 @@ from cutlayer.jobs.build import (
 )
 from cutlayer.jobs.machines import ServerHardware, make_devices, make_server, radio_power_w
 from cutlayer.jobs.model_spec import planned_model
+from cutlayer.jobs.ranks import device_ranks
 from cutlayer.jobs.scheme import make_merging, make_scheme, warm_rounds
 from cutlayer.planner.decision import CodecChoice, Decision, PlannedServer, Prices, Workload
 from cutlayer.planner.forecast import Forecast, forecast_rounds
@@ -27,7 +28,7 @@ from cutlayer.rounds.costs import ACTIVATION_BYTES
 from cutlayer.rounds.memory import PAPER_ACCOUNTING
 from cutlayer.rounds.schemes import SFT
 from cutlayer.rounds.work import WHOLE_ADAPTERS
-from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy
+from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, ModelSpec
 from cutlayer.units import MIB
 
 
@@ -46,6 +47,14 @@ def make_workload(config: Config) -> Workload:
     codecs = make_codecs(config.codec, packets=config.training.rounds * max(steps))
     accounting = make_accounting(config, planned.checkpoint)
     adapters = make_adapter_codec(config.adapter_codec, SFT)
+    # the paper's equations have no such term
+    codec_bytes = 0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width)
+
+    def model_of(rank: int) -> ModelSpec:
+        adapter = config.adapter.model_copy(update={"rank": rank})
+        return planned_model(config.model_copy(update={"adapter": adapter})).model
+
+    ranks = device_ranks(config, devices, planned.tokens, codec_bytes, accounting, model_of)
     return Workload(
         model=planned.model,
         devices=devices,
@@ -60,13 +69,14 @@ def make_workload(config: Config) -> Workload:
         server=_server(config, hardware, codecs.server_bytes(width)),
         prices=Prices(config.server.price_per_hour, config.devices.price_per_kwh),
         radio_power_w=radio_power_w(config.channel),
-        # the paper's equations have no such term
-        codec_bytes=0 if accounting.name == PAPER_ACCOUNTING.name else codecs.device_bytes(width),
+        codec_bytes=codec_bytes,
         merging=make_merging(config.aggregation, make_scheme(config)),
         evaluated=_evaluated(config.evaluation.every, config.training.rounds),
         adapter_ratio=WHOLE_ADAPTERS if adapters is None else adapters.expected_ratio,
         samples=_samples(config),
         cache_bytes=config.cache.limit_mib * MIB,
+        ranks=None if ranks is None else ranks.ranks,
+        of_rank={} if ranks is None else ranks.models,
         warm_rounds=warm_rounds(config),
     )
 

@@ -12,6 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from cutlayer.errors import ModelError, others_code, quoted
+from cutlayer.model.lora import RowLayout
 from cutlayer.model.placement import HOST, to_device
 
 # Learning rates by local step. A device's steps are counted over the whole run: local step `step`
@@ -281,7 +282,7 @@ class HeadRate(Optimizer):
 
 # How the server makes one adapter of those that devices have trained.
 #
-# Knows rows and weights, neither what is in a row nor whose it is.
+# Knows rows and weights, not whose they are; `FedAvg` not what is in a row either.
 
 
 class Aggregation(ABC):
@@ -305,6 +306,10 @@ class Aggregation(ABC):
         Raises ModelError for weights that give no row. One that is not finite ends the run, as a
         round that diverged.
         """
+
+    def of(self, layout: RowLayout) -> "Aggregation":
+        """The same for rows of this layout, for one that looks into rows."""
+        return self
 
 
 def merged(

@@ -7,7 +7,7 @@ configuration and no file: `jobs.plan` makes a workload.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from cutlayer.rounds.memory import (
     PartMemory,
     ServerShape,
     server_memory,
+    spared_by_ranks,
 )
 from cutlayer.rounds.schemes import FEDAVG, SFT, SFT_FROZEN, Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import WHOLE_ADAPTERS, SharingRules, trained_model
@@ -194,6 +195,8 @@ class Workload:
     one that goes down over those of float32, where not all weights are trained; unless they are 1,
     a device remembers two rows of it. A limit on memory that no cut meets is not refused here: a
     planner says so, with what would.
+    `ranks`: of each device's adapters, where they are not all those of `model`, which then has the
+    largest; `of_rank`: the model with adapters of each of them.
     `samples`: of each device, `cache_bytes`: what a server may keep of their activations, for a
     scheme that keeps them (None: nobody knows how many they are). `warm_rounds`: with SFT, the
     devices' part is trained for so many rounds, then it is frozen (None: it is trained in all).
@@ -221,6 +224,8 @@ class Workload:
     samples: tuple[int, ...] | None = None
     cache_bytes: float = 0.0
     warm_rounds: int | None = None
+    ranks: tuple[int, ...] | None = None
+    of_rank: Mapping[int, ModelSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_counts()
@@ -236,6 +241,15 @@ class Workload:
     def adapter_ratio_of(self, scheme: Scheme) -> tuple[float, float]:
         """Bytes of what a scheme exchanges each round, up and down, over those of float32."""
         return self.adapter_ratio if scheme.trained is Trained.ADAPTERS else WHOLE_ADAPTERS
+
+    def model_of(self, rank: int | None) -> ModelSpec:
+        """The model with adapters of this rank (None: of the largest)."""
+        return self.model if rank is None else self.of_rank[rank]
+
+    @property
+    def own_ranks(self) -> tuple[int | None, ...]:
+        """Each device's, as `model_of` takes it."""
+        return (None,) * len(self.devices) if self.ranks is None else self.ranks
 
     @property
     def epoch_rounds(self) -> int:
@@ -351,10 +365,11 @@ _PIPELINED = (2, 4, 8, 16)
 
 
 def device_need(
-    workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy
+    workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy, rank: int | None = None
 ) -> PartMemory[float]:
-    """What a device holds at the peak of a local step; of schemes that do not split, all."""
-    model = trained_model(workload.model, scheme, cut)
+    """What a device holds at the peak of a local step, with adapters of this rank (None: of the
+    largest); of schemes that do not split, all."""
+    model = trained_model(workload.model_of(rank), scheme, cut)
     need = workload.accounting.memory(
         model,
         cut if scheme.splits else model.blocks,
@@ -371,11 +386,12 @@ def device_need(
 
 def device_needs(workload: Workload, decision: Decision) -> tuple[PartMemory[float], ...]:
     """What each device holds at its peak."""
+    kinds = list(zip(decision.cuts, workload.own_ranks, strict=True))
     known = {
-        cut: device_need(workload, decision.scheme, cut, decision.policy)
-        for cut in set(decision.cuts)
+        (cut, rank): device_need(workload, decision.scheme, cut, decision.policy, rank)
+        for cut, rank in set(kinds)
     }
-    return tuple(known[cut] for cut in decision.cuts)
+    return tuple(known[kind] for kind in kinds)
 
 
 def server_need(
@@ -399,7 +415,7 @@ def server_need(
         together=together,
         adapters=1 if scheme.shared_server else None,
     )
-    return server_memory(
+    need = server_memory(
         model,
         cut,
         shape,
@@ -407,12 +423,25 @@ def server_need(
         activation_memory=server.activation_memory,
         codec_bytes=server.codec_bytes if scheme.compressed else 0.0,
     )
+    rows, states = _spared(workload, scheme, cut)
+    return replace(need, adapters=need.adapters - rows, optimizer=need.optimizer - states)
+
+
+def _spared(workload: Workload, scheme: Scheme, cut: int) -> tuple[int, int]:
+    """What devices of lower ranks spare the server of rows and of optimiser states [byte]."""
+    if workload.ranks is None:
+        return 0, 0
+    known = {rank: trained_model(model, scheme, cut) for rank, model in workload.of_rank.items()}
+    models = [known[rank] for rank in workload.ranks]
+    model = trained_model(workload.model, scheme, cut)
+    return spared_by_ranks(model, models, cut, workload.optimizer_slots)
 
 
 def _merging_need(workload: Workload, scheme: Scheme) -> PartMemory[float]:
     """A server that evaluates, and merges what each device has trained of the whole model."""
     own = device_need(workload, scheme, workload.model.blocks, MiniBatchPolicy())
-    rows = (1 + len(workload.devices)) * own.gradients
+    spared, _ = _spared(workload, scheme, workload.model.blocks)
+    rows = (1 + len(workload.devices)) * own.gradients - spared
     nothing = {"optimizer": 0.0, "gradients": 0.0, "activations": 0.0, "input": 0.0, "codec": 0.0}
     return PartMemory(weights=own.weights, adapters=rows, **nothing)
 
@@ -499,11 +528,17 @@ def shortage(
 
 
 def shortage_of(workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy) -> Shortage:
-    """What the device with the least memory has of what this way of holding needs, or the server
+    """What the device that is shortest has of what this way of holding needs, or the server
     where devices have enough. One of them is short of it."""
-    limits = [device.memory_bytes or float("inf") for device in workload.devices]
-    device = limits.index(min(limits))
-    need, limit = device_need(workload, scheme, cut, policy), workload.devices[device].memory_bytes
+    needs = {
+        rank: device_need(workload, scheme, cut, policy, rank) for rank in set(workload.own_ranks)
+    }
+    room = [
+        (device.memory_bytes or float("inf")) - needs[rank].total
+        for device, rank in zip(workload.devices, workload.own_ranks, strict=True)
+    ]
+    device = room.index(min(room))
+    need, limit = needs[workload.own_ranks[device]], workload.devices[device].memory_bytes
     most = workload.server.memory_bytes
     if most is not None and (limit is None or need.total <= limit):
         served = server_need(workload, scheme, cut, policy)
@@ -514,11 +549,21 @@ def shortage_of(workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchP
 
 
 def _fits(workload: Workload, scheme: Scheme, cut: int, policy: MiniBatchPolicy) -> bool:
-    """Whether the smallest device and the server have enough."""
-    least, most = least_limit(workload), workload.server.memory_bytes
-    if least is not None and device_need(workload, scheme, cut, policy).total > least:
-        return False
+    """Whether the smallest device of each rank and the server have enough."""
+    most = workload.server.memory_bytes
+    for rank, least in _least_limits(workload).items():
+        if device_need(workload, scheme, cut, policy, rank).total > least:
+            return False
     return most is None or server_need(workload, scheme, cut, policy).total <= most
+
+
+def _least_limits(workload: Workload) -> dict[int | None, int]:
+    """The memory of the smallest device of each rank that has a limit."""
+    found: dict[int | None, int] = {}
+    for device, rank in zip(workload.devices, workload.own_ranks, strict=True):
+        if device.memory_bytes is not None:
+            found[rank] = min(device.memory_bytes, found.get(rank, device.memory_bytes))
+    return found
 
 
 def least_limit(workload: Workload) -> int | None:

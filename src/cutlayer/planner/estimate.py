@@ -82,9 +82,9 @@ def shares_within(
 
 def amounts_of(workload: Workload, decision: Decision) -> Amounts:
     """From the cost models. Where nothing is split, the device computes it all."""
-    kinds = sorted(set(decision.cuts))
-    rows = np.array([_step(workload, decision, cut) for cut in kinds])
-    own = rows[np.searchsorted(kinds, decision.cuts)]
+    kinds = list(zip(decision.cuts, workload.own_ranks, strict=True))
+    known = {kind: _step(workload, decision, *kind) for kind in set(kinds)}
+    own = np.array([known[kind] for kind in kinds])
     return Amounts(
         local_steps=workload.steps,
         device_s=own[:, 0] / workload.flops_per_s,
@@ -98,11 +98,11 @@ def amounts_of(workload: Workload, decision: Decision) -> Amounts:
     )
 
 
-def _step(workload: Workload, decision: Decision, cut: int) -> tuple[float, ...]:
+def _step(workload: Workload, decision: Decision, cut: int, rank: int | None) -> tuple[float, ...]:
     """FLOPs of the device and of the server, bits up and down, the adapters' bits up and those that
     are broadcast, and the seconds of a pass of the server at least."""
     batch, scheme = workload.batch, decision.scheme
-    model = trained_model(workload.model, scheme, cut)
+    model = trained_model(workload.model_of(rank), scheme, cut)
     flops = workload.accounting.flops(model, cut, batch, scheme.trained)
     again = recomputed_flops(model, batch, flops, decision.policy.activation_memory)
     own = flops.device_forward

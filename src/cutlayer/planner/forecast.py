@@ -326,7 +326,7 @@ class PlayedRounds:
         workload, decision = self.workload, self.decision
         in_turn = decision.scheme.devices is DeviceOrder.IN_TURN
         links = link_rates(self.curves, decision.shares, self.sample.devices)
-        templates: dict[tuple[int, int], DeviceWork] = {}
+        templates: dict[tuple[int, int, int | None], DeviceWork] = {}
         works = []
         for n, link in zip(self.sample.devices, links, strict=True):
             own = DeviceRates(
@@ -336,7 +336,8 @@ class PlayedRounds:
                 workload.server_floor_s(decision.cuts[n]),
             )
             rates = self.sample.rates(own, decision)
-            kind = decision.cuts[n], max(1, round(part * workload.local_steps[n]))
+            steps = max(1, round(part * workload.local_steps[n]))
+            kind = decision.cuts[n], steps, workload.own_ranks[n]
             if kind not in templates:
                 templates[kind] = _work(workload, decision, *kind, rates, first_round)
             works.append(replace(templates[kind], rates=rates))
@@ -431,12 +432,13 @@ def _work(
     decision: Decision,
     cut: int,
     local_steps: int,
+    rank: int | None,
     rates: DeviceRates,
     first_round: bool,
 ) -> DeviceWork:
     return round_work(
         decision.scheme,
-        workload.model,
+        workload.model_of(rank),
         cut,
         workload.batch,
         local_steps,

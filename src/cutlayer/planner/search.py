@@ -8,7 +8,6 @@ several are tried, and the timeline decides between them.
 """
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +24,7 @@ from cutlayer.planner.decision import (
     FixedChoices,
     PlanLimits,
     Workload,
-    device_need,
+    device_needs,
     fits_server,
     fitting_policies,
     mean_of,
@@ -275,10 +274,11 @@ def _option(
     problem = bandwidth_problem(
         amounts.observed(), curves, decision.rules, np.array(limits.most_share)
     )
-    need = device_need(workload, decision.scheme, cut, decision.policy).total
+    everywhere = replace(decision, cuts=(cut,) * count)
+    need = np.array([own.total for own in device_needs(workload, everywhere)])
     room = [device.memory_bytes or np.inf for device in workload.devices]
-    if not fits_server(workload, replace(decision, cuts=(cut,) * count)):
-        need = math.inf  # as if this were the shallowest of all cuts
+    if not fits_server(workload, everywhere):
+        need = np.full(count, np.inf)  # as if this were the shallowest of all cuts
     infeasibility = np.where(np.array(room, dtype=np.float64) >= need, 0.0, np.inf)
     return _Option(cut, problem, amounts.busy_s(decision), infeasibility)
 

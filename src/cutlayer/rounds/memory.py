@@ -306,6 +306,20 @@ def serving(
     )
 
 
+def spared_by_ranks(
+    model: ModelSpec, models: Sequence[ModelSpec], cut: int, optimizer_slots: int
+) -> tuple[int, int]:
+    """By how much a server's rows of both sides, and its optimiser states, are less where each
+    device's adapters are those of its own of `models`, and not `model`'s [byte]."""
+    below = sum(
+        model.device_adapter_parameters(cut) - own.device_adapter_parameters(cut) for own in models
+    )
+    above = sum(
+        model.server_adapter_parameters(cut) - own.server_adapter_parameters(cut) for own in models
+    )
+    return TRAINED_BYTES * (below + above), TRAINED_BYTES * 2 * optimizer_slots * above
+
+
 def block_input_bytes(model: ModelSpec) -> BatchBytes:
     """The hidden states between two blocks: `b B N D`."""
     return BatchBytes(token=model.bytes_per_value * model.width)

@@ -11,10 +11,14 @@ whole (its keyframe, coded without loss), and from then on a packet holds a chan
 Where devices keep their own adapters the server has a row of each, and what comes up is how far the
 device's is from that.
 
+Devices of several ranks hear the server's row in segments, components of the lowest rank first,
+each device as many as it has: so every value is on the air once. What a device sends is of its own
+rank.
+
 Source: error feedback both ways, H. Tang et al., "DoubleSqueeze", arXiv:1905.05957.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -29,6 +33,7 @@ from cutlayer.codec.packet import packet_bytes, read_packet
 from cutlayer.codec.raw import RawCodec
 from cutlayer.errors import PacketError
 from cutlayer.model.lora import RowLayout
+from cutlayer.model.ranks import Components, segments
 from cutlayer.training.state import AdapterState
 
 _FLOAT_BYTES = 4
@@ -199,20 +204,40 @@ def joined_sides(states: Sequence[AdapterState]) -> AdapterState:
     return AdapterState(row, optimizer, coded)
 
 
+@dataclass(frozen=True, eq=False)
+class HeardRow:
+    """What `devices` have of the server's row once they have heard a packet, and what it cost."""
+
+    devices: tuple[int, ...]
+    row: Float32[Tensor, " parameter"]
+    sent: Sent
+
+
 @final
 class RowExchange:
     """Both ends of the links of one side's rows during a round of `devices`, in one process.
 
     `state`: of the side as the round begins. `merges`: whether the next round begins with a row of
-    the server's; else devices go on from their own.
+    the server's; else devices go on from their own. `ranks`: of each device's adapters (None: all
+    are the layout's).
     """
 
     def __init__(
-        self, rows: RowCodec, state: AdapterState, devices: Sequence[int], *, merges: bool
+        self,
+        rows: RowCodec,
+        state: AdapterState,
+        devices: Sequence[int],
+        *,
+        merges: bool,
+        ranks: Sequence[int] | None = None,
     ) -> None:
         self._rows = rows
         self._devices = tuple(devices)
         self.merges = merges
+        self._ranks = ranks
+        self._own = {
+            rank: Components(rows.layout, 0, rank) for rank in set(() if ranks is None else ranks)
+        }
         self._state = state
         self._coded = dict(state.coded)
         # of each device: what it remembers, and the server's row that its change is added to
@@ -220,7 +245,7 @@ class RowExchange:
         self._known: dict[int, Tensor] = {}
         if rows.codec is not None and state.row.ndim == 2:
             for place, device in enumerate(devices):
-                self._known[device] = on_host(state.row[place])
+                self._known[device] = self._take(device, on_host(state.row[place]))
                 self._sent[device] = SentRow(self._known[device])
 
     @property
@@ -230,40 +255,74 @@ class RowExchange:
 
     def down(
         self, row: Float[Tensor, " parameter"], to: Sequence[int], link: str = ""
-    ) -> tuple[Float32[Tensor, " parameter"], Sent]:
-        """The server's row, sent to some devices at once over the link of that name: as it comes
-        to them, and what it costs."""
-        rows = self._rows
-        coded = rows.opening(row, self._coded.get(HELD + link))
-        if rows.codec is not None:
-            self._coded[HELD + link] = coded.received
+    ) -> list[HeardRow]:
+        """The server's row, sent to some devices at once over the link of that name: packet by
+        packet what has come to whom."""
+        if self._ranks is None:
+            received, sent = self._opening(self._rows, row, HELD + link)
+            heard = [HeardRow(tuple(to), received, sent)]
+        else:
+            heard = list(self._in_segments(row, to, self._ranks, link))
+        if self._rows.codec is not None:
             known = on_host(row).clone()  # the bank's own row steps
-            for device in to:
-                self._known[device] = known
-                self._sent[device] = SentRow(coded.received, self._coded.get(f"{_LOST}{device}"))
+            for each in heard:
+                for device in each.devices:
+                    base, lost = each.row, self._coded.get(f"{_LOST}{device}")
+                    self._known[device] = self._take(device, known)
+                    self._sent[device] = SentRow(self._take(device, base), lost)
+        return heard
+
+    def _in_segments(
+        self, row: Float[Tensor, " parameter"], to: Sequence[int], ranks: Sequence[int], link: str
+    ) -> Iterator[HeardRow]:
+        """Each segment that one of the devices has."""
+        heard = torch.zeros(self._rows.layout.parameters)
+        for part in segments(self._rows.layout, ranks):
+            devices = tuple(device for device in to if ranks[device] >= part.end)
+            rows = RowCodec(self._rows.codec, part.own)
+            # also for nobody here: other cohorts hear it, and all remember the same
+            own, sent = self._opening(rows, part.take(row), f"{HELD}.{part.end}{link}")
+            heard = part.put(own, heard)
+            if devices:
+                yield HeardRow(devices, heard, sent)
+
+    def _opening(self, rows: RowCodec, row: Tensor, held: str) -> tuple[Tensor, Sent]:
+        coded = rows.opening(row, self._coded.get(held))
+        if rows.codec is not None:
+            self._coded[held] = coded.received
         return coded.received, rows.sent(coded.packet)
 
     def up(
         self, device: int, row: Float[Tensor, " parameter"]
     ) -> tuple[Float32[Tensor, " parameter"], Sent]:
         """A device's row, as the server knows it then, and what it costs."""
-        rows = self._rows
+        rows, row = self._rows, self._take(device, row)
+        if self._ranks is not None:
+            rows = RowCodec(rows.codec, self._own[self._ranks[device]].own)
         if rows.codec is None:
             coded = rows.opening(row, None)
-            return coded.received, rows.sent(coded.packet)
+            return self._put(device, coded.received), rows.sent(coded.packet)
         sent = self._sent[device]
         coded = rows.encode(sent.wanted(row))
         self._known[device] = self._known[device] + coded.received
         self._sent[device] = sent = sent.after(row, coded, merges=self.merges)
         if sent.lost is not None:
             self._coded[f"{_LOST}{device}"] = sent.lost
-        return self._known[device], rows.sent(coded.packet)
+        return self._put(device, self._known[device]), rows.sent(coded.packet)
+
+    def _take(self, device: int, row: Tensor) -> Tensor:
+        """What the device has of a row, as it lies in a row of its own rank."""
+        return row if self._ranks is None else self._own[self._ranks[device]].take(row)
+
+    def _put(self, device: int, row: Tensor) -> Tensor:
+        """The inverse of `_take`, zero where the device has nothing."""
+        return row if self._ranks is None else self._own[self._ranks[device]].put(row)
 
     def kept(self, rows: Float[Tensor, "device parameter"]) -> AdapterState:
         """The side after a round in which devices came to `rows`, which they keep."""
         if self._rows.codec is None:
             return AdapterState(rows.clone(), {})
-        known = torch.stack([self._known[device] for device in self._devices])
+        known = torch.stack([self._put(device, self._known[device]) for device in self._devices])
         return AdapterState(known, {}, {**self._coded, _OWN: on_host(rows).clone()})
 
     @property
@@ -272,7 +331,13 @@ class RowExchange:
         the server's row is that which devices have."""
         if _OWN in self._coded:
             return AdapterState(self._state.row, {}, {_OWN: self._coded[_OWN]})
-        return AdapterState(self._coded.get(HELD, self._state.row), {})
+        if self._ranks is None:
+            return AdapterState(self._coded.get(HELD, self._state.row), {})
+        row = self._state.row
+        for part in segments(self._rows.layout, self._ranks):
+            held = self._coded.get(f"{HELD}.{part.end}")
+            row = row if held is None else part.put(held, row)
+        return AdapterState(row, {})
 
     @property
     def coded(self) -> dict[str, Tensor]:

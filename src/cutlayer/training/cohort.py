@@ -31,6 +31,7 @@ from cutlayer.training.activation_cache import (
 )
 from cutlayer.training.adapter_rows import RowCodec, RowExchange
 from cutlayer.training.exchange import (
+    BroadcastPart,
     Exchange,
     MicroBatch,
     OwnMicroBatch,
@@ -73,6 +74,7 @@ class Actions:
         round_costs: RoundCosts,
         cache: ActivationCache | None,
     ) -> None:
+        self._setup = setup
         self._training = setup.training
         self._server = setup.server
         self._simulation = setup.simulation
@@ -258,10 +260,12 @@ class Actions:
     ) -> None:
         """Enter one computation of every device of the group."""
         simulation, trained = self._simulation, self._scheme.trained
-        cut, model = self._server.device_part.cut, simulation.model
-        if not self._scheme.trains_device and step.place is Place.SERVER:
-            model = model.frozen_below(cut)
+        cut = self._server.device_part.cut
+        frozen = not self._scheme.trains_device and step.place is Place.SERVER
         for place, device in enumerate(micro.devices):
+            model = self._setup.model_of(device)
+            if frozen:
+                model = model.frozen_below(cut)
             if step.place is Place.SERVER:
                 shape = micro.server_shape(place)
             elif micro.own[place].batch is not None:
@@ -347,8 +351,8 @@ class Cohort:
         """One side's rows, and the ends of the links that they take."""
         training, devices = self._setup.training, self._devices
         handed_on = self._scheme.devices is DeviceOrder.IN_TURN
-        rows = RowCodec(codec, part.layout)
-        link = RowExchange(rows, state, devices, merges=merges or handed_on)
+        rows, ranks = RowCodec(codec, part.layout), training.ranks
+        link = RowExchange(rows, state, devices, merges=merges or handed_on, ranks=ranks)
         bank = AdapterBank(
             replace(state, row=link.begins_with),
             devices,
@@ -356,6 +360,7 @@ class Cohort:
             shared=shared,
             device=part.device,
             proximal_mu=training.merging.proximal_mu,
+            own=training.own(part.layout, devices),
         )
         return bank, link
 
@@ -475,14 +480,15 @@ class Cohort:
     def _distribute(self, step: Step, turn: Devices) -> None:
         """What all devices hear: the frozen part once, and the merged adapters unless each device
         is handed those of the one before. Adapters that are frozen too, once as well."""
-        payloads: dict[str, Sent] = {}
+        parts: list[BroadcastPart] = []
         if self._start.weights is not None and self._devices[0] in turn:
-            payloads["weights"] = self._start.weights
+            parts.append(BroadcastPart("weights", self._start.weights, turn))
         trained = self._setup.training.scheme_of(max(self._index - 1, 1)).trains_device
         sides = self._exchanged(all_of_them=self._index == 1)  # all begin with the same
         if self._scheme.devices is DeviceOrder.PARALLEL and sides and trained:
-            payloads["adapter_down"] = self._bring_down(sides, self._devices[0], to=turn)
-        self._round_costs.broadcast(step, payloads, turn)
+            rows = [self._links[side].begins_with for side in sides]
+            parts += self._bring_down(sides, rows, to=turn)
+        self._round_costs.broadcast(step, turn, parts)
 
     def _hand_over(self, step: Step, turn: Devices) -> None:
         """Each device takes over the adapters of the one before it, the first one the last
@@ -490,7 +496,9 @@ class Cohort:
         for device in turn:
             sides = self._exchanged(all_of_them=True)
             before = self._devices[max(self._devices.index(device) - 1, 0)]
-            sent = self._bring_down(sides, before, to=(device,), link=f".{device}")
+            rows = [side.row(before) for side in sides]
+            parts = self._bring_down(sides, rows, to=(device,), link=f".{device}")
+            sent = sum((part.sent for part in parts), Sent(0, 0))
             self._round_costs.send(device, step, {"adapter_down": sent})
 
     def _upload(self, step: Step, turn: Devices) -> None:
@@ -507,15 +515,15 @@ class Cohort:
             self._round_costs.send(device, step, {"adapter_up": sent})
 
     def _bring_down(
-        self, sides: Sequence[AdapterBank], source: int, *, to: Devices, link: str = ""
-    ) -> Sent:
-        """The server's rows of device `source`, to the devices in `to`."""
-        sent = Sent(0, 0)
-        for side in sides:
-            row, own = self._links[side].down(side.row(source), to, link)
-            side.begin(to, row)
-            sent += own
-        return sent
+        self, sides: Sequence[AdapterBank], rows: Sequence[Tensor], *, to: Devices, link: str = ""
+    ) -> list[BroadcastPart]:
+        """The server's rows of some sides, to the devices in `to`."""
+        parts = []
+        for side, row in zip(sides, rows, strict=True):
+            for heard in self._links[side].down(row, to, link):
+                side.begin(heard.devices, heard.row)
+                parts.append(BroadcastPart("adapter_down", heard.sent, heard.devices))
+        return parts
 
     def _end(self) -> CohortEnd:
         merging, below = self._setup.training.merging, self._device_side

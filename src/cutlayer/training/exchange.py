@@ -36,6 +36,15 @@ from cutlayer.training.torch_codec import TensorCodec, for_device
 # The bytes are the lengths of packets that were made. Knows no rates: the timeline adds them.
 
 
+@dataclass(frozen=True)
+class BroadcastPart:
+    """A payload on the air, and the devices that it is for."""
+
+    name: str
+    sent: Sent
+    devices: tuple[int, ...]
+
+
 @final
 class RoundCosts:
     """Mutable for the length of a round; read it when the round has closed. `local_steps`: of each
@@ -66,12 +75,18 @@ class RoundCosts:
         self._amounts[device][step.phase].append(size)
         self._count(step, payloads)
 
-    def broadcast(self, step: Step, payloads: Mapping[str, Sent], devices: Iterable[int]) -> None:
-        """Enter one transmission that `devices` hear: on the air once, waited for by each."""
-        size = sum(sent.payload_bytes for sent in payloads.values())
-        for device in devices:
+    def broadcast(
+        self, step: Step, devices: Iterable[int], parts: Iterable["BroadcastPart"]
+    ) -> None:
+        """Enter what `devices` hear: on the air once, part after part, and waited for by each until
+        it has the last that is for it."""
+        sizes = dict.fromkeys(devices, 0)
+        for part in parts:
+            for device in part.devices:
+                sizes[device] += part.sent.payload_bytes
+            self._count(step, {part.name: part.sent})
+        for device, size in sizes.items():
             self._amounts[device][step.phase].append(size)
-        self._count(step, payloads)
 
     def nothing(self, device: int) -> None:
         """Enter the local steps of a micro-batch without samples."""
@@ -117,7 +132,8 @@ class RoundCosts:
 
     @staticmethod
     def joined(costs: Sequence["RoundCosts"]) -> "RoundCosts":
-        """Of the devices of all of these, which heard the same broadcasts: on the air once."""
+        """Of the devices of all of these, which heard the same broadcasts, or the first of their
+        parts: on the air once."""
         first, *others = costs
         steps = {device: count for each in costs for device, count in each._local_steps.items()}
         whole = RoundCosts(first._scheme, steps, first._micro_batches)
@@ -127,9 +143,11 @@ class RoundCosts:
             whole._served |= each._served
         for each in others:
             for (place, name), sent in each._sent.items():
+                known = whole._sent.get((place, name), Sent(0, 0))
                 if place is not Place.BROADCAST:
-                    known = whole._sent.get((place, name), Sent(0, 0))
                     whole._sent[place, name] = known + sent
+                elif sent.payload_bytes > known.payload_bytes:
+                    whole._sent[place, name] = sent
         return whole
 
 

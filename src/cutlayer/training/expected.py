@@ -64,7 +64,7 @@ def _work(
     return round_work(
         # a scheme that does not compress has codecs that do not either
         replace(training.scheme, compressed=True),
-        simulation.model,
+        setup.model_of(device.number),
         device.part.cut,
         shape.batch,
         device.local_steps,

@@ -4,7 +4,7 @@ Saved tensors are counted as autograd really keeps them for one mini-batch of th
 as the run holds it. Evaluation holds less: its batches are no larger, and backward needs nothing.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,8 +18,15 @@ from cutlayer.model.split import (
     frozen_forward,
     measure_micro_batch,
 )
-from cutlayer.rounds.memory import CODED_ROWS, PartMemory, ServerShape, serving
-from cutlayer.spec import ActivationPolicy, MiniBatch, Trained
+from cutlayer.rounds.memory import (
+    CODED_ROWS,
+    PartMemory,
+    ServerShape,
+    device_memory,
+    serving,
+    spared_by_ranks,
+)
+from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, ModelSpec, Trained
 from cutlayer.training.exchange import group_inputs, micro_batches
 from cutlayer.training.state import RunState, Setup, Training
 
@@ -33,7 +40,8 @@ MOST_PASS_BYTES = 4 * 2**30
 class ServedMemory:
     """What a server needs, by how many devices share a pass: `kept` bytes of one micro-batch like
     `shape.batch` for backward, `received` of it that come up, and rows as `rounds.memory.serving`
-    takes them; `cache`: of activations that it keeps in memory."""
+    takes them; `cache`: of activations that it keeps in memory; `spared`: of rows and of optimiser
+    states, where devices' ranks are lower."""
 
     part: ServerPart
     shape: ServerShape
@@ -45,6 +53,7 @@ class ServedMemory:
     received: int
     codec: int
     cache: int = 0
+    spared: tuple[int, int] = (0, 0)
 
     def of(self, together: int) -> PartMemory[int]:
         """With so many devices in a pass."""
@@ -60,19 +69,27 @@ class ServedMemory:
             received=together * self.received,
             codec=self.codec,
         )
-        return replace(found, codec=found.codec + self.cache)
+        rows, states = self.spared
+        return replace(
+            found,
+            adapters=found.adapters - rows,
+            optimizer=found.optimizer - states,
+            codec=found.codec + self.cache,
+        )
 
 
 @dataclass(frozen=True)
 class Memory:
     """A device's part (or all, where the scheme leaves nothing to a server); the server, which has
     the device part too, since it evaluates and hands it out; and what one device would need for the
-    whole model, everything kept. `served`: the server's for other passes (None: it has none)."""
+    whole model, everything kept. `served`: the server's for other passes (None: it has none).
+    `tokens`: of a sample of the largest mini-batch, as blocks see it."""
 
     device: PartMemory[int]
     server: PartMemory[int]
     unsplit_bytes: int
     served: ServedMemory | None = None
+    tokens: int = 0
 
     def fitting(self, together: int, server_bytes: int | None) -> int:
         """How many of `together` devices may share a simulated pass, at least one: as the server
@@ -112,7 +129,7 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     if not training.scheme.splits:
         whole = kept + server
         own = replace(whole, codec=_coded_rows(training, whole))
-        return Memory(own, _merging(setup, whole), whole.total)
+        return Memory(own, _merging(setup, whole), whole.total, tokens=received.shape[1])
     own = kept
     if training.activation_memory is not ActivationPolicy.KEEP or training.micro_batches > 1:
         most = training.in_flight or training.micro_batches
@@ -138,8 +155,66 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
         received=received.nbytes * (2 if training.scheme.trains_device else 1),
         codec=training.codecs.server_bytes(width),
         cache=0 if setup.server.cache is None else setup.server.cache.memory_bytes,
+        spared=_spared(setup),
     )
-    return Memory(own, served.of(setup.together), (kept + server).total, served)
+    return Memory(own, served.of(setup.together), (kept + server).total, served, tokens)
+
+
+def device_needs(setup: Setup, memory: Memory) -> list[PartMemory[int]]:
+    """What each device needs: what was measured of the largest rank, without what its own rank
+    spares it, by the memory model."""
+    training, simulation = setup.training, setup.simulation
+    if training.ranks is None:
+        return [memory.device] * len(setup.devices)
+    whole = _by_model(setup, memory, simulation.model)
+    needs = {
+        rank: _less(memory.device, whole, _by_model(setup, memory, model))
+        for rank, model in simulation.of_rank.items()
+    }
+    return [needs[rank] for rank in training.ranks]
+
+
+def _by_model(setup: Setup, memory: Memory, model: ModelSpec) -> PartMemory[float]:
+    """What the memory model says of the largest mini-batch."""
+    training = setup.training
+    most = training.in_flight or training.micro_batches
+    need = device_memory(
+        model,
+        setup.server.device_part.cut if training.scheme.splits else model.blocks,
+        MiniBatch(len(_largest_batch(setup).labels), memory.tokens),
+        MiniBatchPolicy(
+            training.activation_memory,
+            training.micro_batches,
+            most if training.scheme.pipelined else 1,
+        ),
+        optimizer_slots=_slots(training),
+    )
+    coded = 0.0 if training.adapter_codec is None else CODED_ROWS * need.adapters
+    return replace(need, codec=coded)
+
+
+def _less(
+    need: PartMemory[int], whole: PartMemory[float], own: PartMemory[float]
+) -> PartMemory[int]:
+    """`need` without what `own` lacks of `whole`."""
+    before, more, less = asdict(need), asdict(whole), asdict(own)
+    return PartMemory(**{kind: before[kind] - round(more[kind] - less[kind]) for kind in before})
+
+
+def _slots(training: Training) -> int:
+    """Values that the optimiser keeps for each trained one."""
+    state = training.optimizer.init(torch.zeros(1, 1))
+    return sum(value.ndim == 2 for value in state.values())
+
+
+def _spared(setup: Setup) -> tuple[int, int]:
+    """What rows and optimiser states on the server are less than if all were of the largest rank
+    [bytes]."""
+    if setup.training.ranks is None:
+        return 0, 0
+    models = [setup.model_of(device.number) for device in setup.devices]
+    cut = setup.server.device_part.cut
+    return spared_by_ranks(setup.simulation.model, models, cut, _slots(setup.training))
 
 
 def _coded_rows(training: Training, device: PartMemory[int]) -> int:
@@ -151,7 +226,7 @@ def _merging(setup: Setup, device: PartMemory[int]) -> PartMemory[int]:
     """A server that only merges what the devices have trained, and evaluates."""
     return PartMemory(
         weights=device.weights,
-        adapters=(1 + len(setup.devices)) * device.gradients,
+        adapters=(1 + len(setup.devices)) * device.gradients - _spared(setup)[0],
         optimizer=0,
         gradients=0,
         activations=0,

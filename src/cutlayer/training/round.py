@@ -158,8 +158,8 @@ class Round:
         elif len(whole.row) == 1:
             row = whole.row[0].clone()
         else:
-            row = merged(aggregation, whole.row, weights)
-        return replace(whole, row=row)
+            row = merged(aggregation.of(part.layout), whole.row, weights)
+        return replace(whole, row=self._setup.revived(part, row))
 
     def _shares(self) -> tuple[float, ...]:
         """Each device's part of the bandwidth, from what is known as the round begins."""

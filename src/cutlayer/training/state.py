@@ -15,9 +15,17 @@ from cutlayer.codec.adapters import AdapterCodecs
 from cutlayer.codec.codec import CodecPair, Streams
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import Batch, BatchMaker, Samples
+from cutlayer.model.adapted import AdaptedModel
 from cutlayer.model.lora import Draws, RowLayout
-from cutlayer.model.optimizer import Aggregation, Clipped, HeadRate, Optimizer, Schedule
+from cutlayer.model.optimizer import (
+    Aggregation,
+    Clipped,
+    HeadRate,
+    Optimizer,
+    Schedule,
+)
 from cutlayer.model.placement import HOST, to_device
+from cutlayer.model.ranks import Components, ProductMean, revived
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, ObservedRound
 from cutlayer.rounds.memory import Accounting
@@ -106,7 +114,8 @@ class AdapterBank:
 
     `rows` and the state's tensors have an entry for each of `devices`, in that order; `shared`: one
     entry, which every device reads and steps, one device at a time. `collected`: by place, the
-    gradient of the micro-batches since its last step.
+    gradient of the micro-batches since its last step. `own`: what of a row each of them has (None:
+    all of it); elsewhere its row is zero.
 
     With `proximal_mu` a local step's loss has `mu / 2 ||w - w_0||^2` too, w_0 being the row with
     which the round began (`anchor`, where that is another than the state's). Source: FedProx
@@ -123,13 +132,17 @@ class AdapterBank:
         device: torch.device,
         proximal_mu: float = 0.0,
         anchor: Tensor | None = None,
+        own: Sequence[Components] | None = None,
     ) -> None:
         self._rule = optimizer
+        self._own = own
         self._place = {device: 0 if shared else place for place, device in enumerate(devices)}
         self._shared = shared
         self._mu = proximal_mu
         row = to_device(state.row, device)
         self.rows = row.expand(1 if shared else len(devices), -1).clone()
+        for place in range(len(self.rows) if own else 0):
+            self.rows[place] = self._of(place, self.rows[place])
         # one row, since who is held near it is merged
         self.anchor: Tensor | None = None
         if proximal_mu:
@@ -175,6 +188,8 @@ class AdapterBank:
         gradients = torch.stack([self.collected.pop(place) for place in places])
         if self.anchor is not None:
             apart = _rows(self.rows, places).sub_(self.anchor)
+            for place, far in zip(places, apart if self._own else (), strict=False):
+                far.copy_(self._of(place, far))
             gradients = gradients.add_(apart, alpha=self._mu)
         state = {name: _rows(value, places) for name, value in self.optimizer.items()}
         rows, stepped = self._rule.step(_rows(self.rows, places), gradients, state, learning_rate)
@@ -186,9 +201,13 @@ class AdapterBank:
         """Let `device` begin again at `row`, its optimiser afresh, what it collected forgotten."""
         (place,) = self._places((device,))
         self.collected.pop(place, None)
-        self.rows[place] = to_device(row, self.rows.device)
+        self.rows[place] = self._of(place, to_device(row, self.rows.device))
         for name, value in self._rule.init(self.rows[place : place + 1]).items():
             self.optimizer[name][place : place + 1] = value
+
+    def _of(self, place: int, row: Tensor) -> Tensor:
+        """A row, zero where the device at this place has nothing."""
+        return row if self._own is None else self._own[place].put(self._own[place].take(row))
 
     def _places(self, devices: Sequence[int]) -> list[int]:
         assert not self._shared or len(devices) == 1, "a shared adapter is stepped by one at a time"
@@ -221,6 +240,7 @@ class Training:
     class they have. `merging`: whose adapters are merged as a round ends. `warm_rounds`: so many
     rounds the devices' part is trained, then it is frozen (None: as the scheme has it).
     `adapter_codec`: what changes of adapter rows go through (None: rows go whole, as float32).
+    `ranks`: of each device's adapters (None: all are the layout's).
     """
 
     task: Task
@@ -241,6 +261,7 @@ class Training:
     merging: Merging = FEDAVG
     warm_rounds: int | None = None
     adapter_codec: AdapterCodecs | None = None
+    ranks: tuple[int, ...] | None = None
 
     def scheme_of(self, round_number: int) -> Scheme:
         """The scheme of round `round_number` (1, 2, ...)."""
@@ -261,6 +282,13 @@ class Training:
         as `DeviceSide.indices` does: the same in whatever micro-batch, pass or process."""
         step_key = f"dropout:{self.seed}:{round_number}:{device}:{step}"
         return Draws(tuple(f"{step_key}:{sample}" for sample in samples))
+
+    def own(self, layout: RowLayout, devices: Sequence[int]) -> tuple[Components, ...] | None:
+        """What each of these devices has of a row of this layout; None: all of it."""
+        if self.ranks is None:
+            return None
+        known = {rank: Components(layout, 0, rank) for rank in set(self.ranks)}
+        return tuple(known[self.ranks[device]] for device in devices)
 
     def rule(self, layout: RowLayout) -> Optimizer:
         """How rows of this layout step."""
@@ -356,7 +384,8 @@ class ServerSide:
 @dataclass(frozen=True, eq=False)
 class Simulation:
     """What rounds are counted by and put on a clock with: a model of these dimensions, virtual
-    devices, a server and their links.
+    devices, a server and their links. `of_rank`: the model with adapters of each rank that devices
+    have, where they differ.
 
     `allocation` gives each round's bandwidth allocation, the same in both directions. `group`
     devices share one pass through a part, and at most `cohort` are summed up one after another;
@@ -377,6 +406,7 @@ class Simulation:
     server_block_s: float = 0.0
     cohort: int = 50
     model_folder: Path | None = None
+    of_rank: Mapping[int, ModelSpec] = field(default_factory=dict)
 
     def rates(
         self, links: Sequence[LinkRates], cut: int, devices: Sequence[int] | None = None
@@ -405,6 +435,18 @@ class Setup:
     def parts(self) -> tuple[DevicePart, ServerPart]:
         """Both parts of the model."""
         return self.server.device_part, self.server.part
+
+    def model_of(self, device: int) -> ModelSpec:
+        """The model with this device's adapters."""
+        ranks = self.training.ranks
+        return self.simulation.model if ranks is None else self.simulation.of_rank[ranks[device]]
+
+    def revived(self, part: AdaptedModel, row: Float[Tensor, " parameter"]) -> Tensor:
+        """A part's merged row, of which every component can be trained on."""
+        if self.training.ranks is None and not isinstance(self.server.aggregation, ProductMean):
+            return row
+        fresh = to_device(part.initial_row(self.training.seed), row.device)
+        return revived(row, fresh, part.layout)
 
     def rates(
         self, links: Sequence[LinkRates], devices: Sequence[int] | None = None
