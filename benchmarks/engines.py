@@ -25,7 +25,8 @@ from cutlayer.config.schema import Config
 from cutlayer.data.samples import write_arrays
 from cutlayer.jobs.cohorts import playing
 from cutlayer.jobs.prepare import Job, prepare, use_torch
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.state import RunState
 from cutlayer.units import KIB, MIB
 

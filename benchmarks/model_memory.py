@@ -42,7 +42,7 @@ from cutlayer.model.split import DevicePart, ServerPart, device_forward
 from cutlayer.spec import ActivationPolicy, Base
 from cutlayer.training.evaluation import evaluate
 from cutlayer.training.exchange import Exchange, Load, encode, group_inputs, micro_batches
-from cutlayer.training.round import initial_state
+from cutlayer.training.expected import initial_state
 from cutlayer.training.server_batch import server_pass
 from cutlayer.training.state import AdapterBank, AdapterState, RunState, Setup
 from cutlayer.training.torch_codec import for_device

@@ -36,8 +36,8 @@ from safetensors.numpy import load_file
 import cutlayer
 from cutlayer.jobs.prepare import prepare
 from cutlayer.model.peft_format import save_adapter
+from cutlayer.training.expected import initial_state
 from cutlayer.training.records import Observer, RoundRecord
-from cutlayer.training.round import initial_state
 
 FLOWER = "flwr[simulation]==1.42.0"
 _TAG = "PEERS_RUN"

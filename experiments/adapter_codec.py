@@ -30,7 +30,8 @@ from cutlayer.data.assets.catalogue import CATALOGUE, cache_root, get_asset
 from cutlayer.data.samples import ARRAY_FILE
 from cutlayer.jobs.prepare import prepare
 from cutlayer.training.evaluation import evaluate
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 
 Result: TypeAlias = dict[str, Any]
 Unit: TypeAlias = tuple[str, str, int]

@@ -42,7 +42,8 @@ from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.prepare import prepare
 from cutlayer.training.evaluation import evaluate
 from cutlayer.training.exchange import RoundCosts, group_inputs
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.state import RunState, Setup
 
 Result = dict[str, Any]

@@ -29,7 +29,8 @@ from cutlayer.codec.quantisers import Quantised, RelativeStep, TokenRows
 from cutlayer.codec.two_way import TwoWay
 from cutlayer.spec import IGNORED_LABEL
 from cutlayer.training.exchange import group_inputs, micro_batches
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.server_batch import server_pass, stack
 from cutlayer.training.state import RunState, Setup
 

@@ -47,7 +47,8 @@ from cutlayer.errors import PacketError
 from cutlayer.jobs.prepare import prepare
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.evaluation import Evaluation, evaluate
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.state import Setup
 
 Result: TypeAlias = dict[str, Any]

@@ -43,7 +43,8 @@ from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.training.evaluation import evaluate
 from cutlayer.training.exchange import RoundCosts
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.state import Setup
 
 Result: TypeAlias = dict[str, Any]

@@ -44,7 +44,8 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.peft_format import save_adapter
 from cutlayer.spec import IGNORED_LABEL
 from cutlayer.training.evaluation import evaluate
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.state import RunState
 
 Result: TypeAlias = dict[str, Any]

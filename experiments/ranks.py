@@ -30,7 +30,8 @@ from cutlayer.config.schema import Config
 from cutlayer.jobs.prepare import prepare
 from cutlayer.model.lora import LoraLinear
 from cutlayer.training.evaluation import evaluate
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.state import AdapterState, RunState, Setup
 
 Result: TypeAlias = dict[str, Any]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from cutlayer.config.machines import PRESETS, Cores, find_preset
+from cutlayer.config.presets import PRESETS, Cores, find_preset
 from cutlayer.errors import ConfigError
 from cutlayer.spec import Base
 from cutlayer.units import GIB

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cutlayer.config.machines import DevicesSection, ServerSection, find_preset
+from cutlayer.config.machines import DevicesSection, ServerSection
+from cutlayer.config.presets import find_preset
 from cutlayer.config.read import config_yaml, read_config, read_values
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError

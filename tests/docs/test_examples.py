@@ -16,7 +16,8 @@ from cutlayer.config.schema import Config
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.sweep import read_sweep
 from cutlayer.spec import IGNORED_LABEL
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 
 FOLDER = Path(cutlayer.__file__).parent / "examples"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cutlayer.config.machines import PRESETS, Cores, Preset
+from cutlayer.config.presets import PRESETS, Cores, Preset
 from cutlayer.data.find import KNOWN_MODELS
 from cutlayer.units import GIB
 

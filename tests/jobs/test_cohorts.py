@@ -24,7 +24,8 @@ from cutlayer.model.base import held
 from cutlayer.model.optimizer import FedAvg, cohort_places
 from cutlayer.model.split import DevicePart
 from cutlayer.training.cohort import CohortStart, PlayCohorts, StepDone
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round, RoundOutcome
 
 _DEVICES = 7
 
@@ -140,7 +141,9 @@ def test_workers_that_die_each_time_end_the_run(folders: tuple[Path, Path]) -> N
     ):
         assert play is not None
         state = initial_state(job.setup)
-        start = _Kills(1, (0, 1), state.device, state.server, {}, weights=None, summed=True)
+        start = _Kills(
+            1, (0, 1), {0: 0, 1: 0}, state.device, state.server, {}, weights=None, summed=True
+        )
         play([start], lambda done, total: None)
     assert sum("another plays its 2 devices again" in line for line in said) == 2
 

@@ -15,7 +15,8 @@ from cutlayer.errors import ConfigError, DataError, UnsupportedModelError
 from cutlayer.jobs.network import check_net
 from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.training.evaluation import evaluate
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from cutlayer.jobs.codec_bench import CutProbe, device_gradient, probe, server_g
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import start
 from cutlayer.model.optimizer import AdamW
-from cutlayer.training.round import initial_state
+from cutlayer.training.expected import initial_state
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from cutlayer.jobs.cohorts import playing
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.workers import Engine, WorkerDied, opened, spread
 from cutlayer.logs import lines_to
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from jobs.nodes import nodes
 from jobs.test_cohorts import _config, _rounds, assert_same, folders
 

@@ -16,8 +16,8 @@ from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import new_directory, resume, start
 from cutlayer.model.peft_format import WEIGHTS_FILE, read_adapter
 from cutlayer.net.wire.link import in_place
+from cutlayer.training.expected import initial_state
 from cutlayer.training.records import Silent
-from cutlayer.training.round import initial_state
 
 ADAPTER = {
     "rank": 3,

@@ -23,8 +23,8 @@ from cutlayer.lab.prediction import (
     unicast_links,
 )
 from cutlayer.rounds.schemes import SFT, Phase
-from cutlayer.training.expected import expected_work
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import expected_work, initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.state import Setup
 from lab.computing import STEPS, USUAL_S, Factors, model, seconds
 from lab.links import link

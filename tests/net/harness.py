@@ -13,7 +13,6 @@ import torch
 from cutlayer.model.part_file import PartFile
 from cutlayer.net.device.driver import DeviceDriver, DeviceStore, DeviceWatch, Ready
 from cutlayer.net.device.worker import DeviceWorker
-from cutlayer.net.server.devices import RoundEnd
 from cutlayer.net.server.driver import ALONE, Save, ServerDriver, no_part, recover
 from cutlayer.net.server.held import HeldSamples
 from cutlayer.net.server.journal import Journal
@@ -25,6 +24,7 @@ from cutlayer.net.wire.link import Compute, Link, in_place
 from cutlayer.net.wire.messages import OwnSamples, Terms
 from cutlayer.net.wire.part_files import PartCache
 from cutlayer.rounds.batching import ServerBatching
+from cutlayer.rounds.participants import RoundEnd
 from cutlayer.spec import MiniBatch
 from cutlayer.training.activation_cache import (
     ActivationCache,
@@ -33,7 +33,8 @@ from cutlayer.training.activation_cache import (
     opened_cache,
 )
 from cutlayer.training.adapter_rows import pack_adapter
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.state import DeviceSide, RunState, Setup
 from net.memory_link import memory_links

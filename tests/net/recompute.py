@@ -31,7 +31,7 @@ from cutlayer.net.wire.messages import (
     RoundClosed,
 )
 from cutlayer.training.adapter_rows import RowCodec
-from cutlayer.training.round import initial_state
+from cutlayer.training.expected import initial_state
 from cutlayer.training.server_batch import ServerLoad, server_batch
 from cutlayer.training.state import Setup
 from cutlayer.training.torch_codec import for_device

@@ -35,8 +35,9 @@ from cutlayer.model.split import DevicePart, ServerPart, device_forward
 from cutlayer.spec import ActivationPolicy, Base, Task
 from cutlayer.training.evaluation import evaluate
 from cutlayer.training.exchange import Exchange, Load
+from cutlayer.training.expected import initial_state
 from cutlayer.training.memory import measure_memory
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.server_batch import ServerLoad, server_batch, server_pass
 from cutlayer.training.state import AdapterBank, AdapterState, Setup

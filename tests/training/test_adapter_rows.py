@@ -15,8 +15,9 @@ from cutlayer.jobs.train import resume, start
 from cutlayer.model.lora import RowLayout, Slot
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.adapter_rows import RowCodec, RowExchange, SentRow, pack_adapter
+from cutlayer.training.expected import initial_state
 from cutlayer.training.memory import measure_memory
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.state import AdapterState, EvaluationRule, Setup
 
 Folders = tuple[Path, Path]

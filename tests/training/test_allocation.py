@@ -12,8 +12,8 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.jobs.train import start
 from cutlayer.report.run_figures import shares_vary
 from cutlayer.report.run_reader import read_record
-from cutlayer.training.expected import expected_round
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import expected_round, initial_state
+from cutlayer.training.round import Round, RoundOutcome
 
 Folders = tuple[Path, Path]
 PLANNERS = ("even", "random", "static", "two-timescale")

@@ -15,8 +15,9 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.rounds.schemes import SFT_CACHED, SFT_FROZEN, Phase
 from cutlayer.training.activation_cache import FILE, ActivationCache, opened_cache
+from cutlayer.training.expected import initial_state
 from cutlayer.training.records import Observer, RoundRecord
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.state import CacheLimits
 
 Folders = tuple[Path, Path]

@@ -19,7 +19,7 @@ from cutlayer.training.evaluation import (
     evaluate,
     share_of,
 )
-from cutlayer.training.round import initial_state
+from cutlayer.training.expected import initial_state
 from cutlayer.training.state import AdapterState, RunState, Setup
 
 # of 4 cats 3 are found, of 2 dogs none; nobody is a cow, and nothing was taken for one

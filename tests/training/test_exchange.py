@@ -22,7 +22,8 @@ from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import make_codecs
 from cutlayer.jobs.prepare import prepare
 from cutlayer.training.exchange import streams_from_tensors, streams_to_tensors
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.torch_codec import on_device
 

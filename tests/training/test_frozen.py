@@ -13,8 +13,8 @@ from cutlayer.model.losses import group_losses
 from cutlayer.model.split import LiveBytes
 from cutlayer.rounds.schemes import SFT, SFT_FROZEN, Phase
 from cutlayer.training.exchange import group_inputs
-from cutlayer.training.expected import expected_work
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import expected_work, initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.run_directory import RunDirectory
 
 Folders = tuple[Path, Path]

@@ -24,8 +24,9 @@ from cutlayer.model.described import AdapterSpec
 from cutlayer.model.load import load_server_part
 from cutlayer.training.evaluation import evaluate
 from cutlayer.training.exchange import group_inputs
+from cutlayer.training.expected import initial_state
 from cutlayer.training.memory import MOST_PASS_BYTES, measure_memory
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.server_batch import server_pass
 from cutlayer.units import MIB
 

@@ -23,7 +23,8 @@ from cutlayer.model.placement import HOST
 from cutlayer.report.run_reader import read_record, read_run
 from cutlayer.rounds.schemes import SCHEMES
 from cutlayer.rounds.work import adapter_bytes
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.run_directory import RunDirectory
 from cutlayer.training.state import AdapterBank, AdapterState, EvaluationRule, Setup
 

@@ -20,8 +20,9 @@ from cutlayer.planner.forecast import forecast_rounds
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.cohort import Cohort, CohortEnd
+from cutlayer.training.expected import initial_state
 from cutlayer.training.memory import device_needs
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.state import Setup
 
 Folders = tuple[Path, Path]

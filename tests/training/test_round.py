@@ -18,7 +18,8 @@ from cutlayer.model.losses import group_losses
 from cutlayer.model.part_file import priced_bytes
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.exchange import group_inputs
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.run import round_record, trace_lines
 
 Folders = tuple[Path, Path]

@@ -16,7 +16,8 @@ from cutlayer.jobs.prepare import Job, prepare
 from cutlayer.model.losses import group_losses
 from cutlayer.rounds.schemes import SCHEMES, DeviceOrder, Phase
 from cutlayer.training.exchange import group_inputs
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round, RoundOutcome
 
 Folders = tuple[Path, Path]
 

@@ -14,7 +14,8 @@ from cutlayer.jobs.train import resume, start
 from cutlayer.model.load import load_whole
 from cutlayer.model.optimizer import AdamW
 from cutlayer.training.exchange import group_inputs
-from cutlayer.training.round import Round, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round
 from cutlayer.training.state import AdapterBank, AdapterState
 
 Folders = tuple[Path, Path]

@@ -212,6 +212,9 @@ class Sent:
             self.uncompressed_bytes + other.uncompressed_bytes,
         )
 
+    def __neg__(self) -> "Sent":
+        return Sent(-self.payload_bytes, -self.uncompressed_bytes)
+
 
 @dataclass(frozen=True, eq=False)
 class Encoded:

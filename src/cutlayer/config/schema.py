@@ -458,7 +458,7 @@ class CostSection(Section):
 
 
 class NetSection(Section):
-    """`cutlayer serve`: real devices, over a network."""
+    """`cutlayer serve`: real devices, over a network. Of a simulated run quorum and deadline."""
 
     devices: tuple[Text, ...] = Field(
         default=(),
@@ -471,7 +471,8 @@ class NetSection(Section):
     )
     deadline_s: Seconds | None = Field(
         default=None,
-        description="deadline of a round, after which it closes with a quorum of adapters [s];"
+        description="deadline of a round, after which it closes with a quorum of adapters, in a"
+        " simulated run by the simulated clock [s];"
         " null: it closes with all of them, whenever that is",
     )
     give_up_s: Seconds | None = Field(

@@ -47,18 +47,18 @@ from cutlayer.jobs.build import (
     most_shares,
     plugged_allocation,
 )
-from cutlayer.jobs.machines import make_devices, make_server
+from cutlayer.jobs.machines import make_devices, make_population, make_server
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.jobs.plugins import check_plugin, plugged
 from cutlayer.jobs.ranks import check_ranks
 from cutlayer.jobs.scheme import make_merging, make_scheme, read_own_profile, settled, warm_rounds
 from cutlayer.logs import unheard
 from cutlayer.model.described import likely_tasks
-from cutlayer.net.server.devices import RoundEnd
 from cutlayer.net.wire.link import device_name
 from cutlayer.net.wire.listener import any_socket
 from cutlayer.planner.allocation import ObservedRound, ask_shares
 from cutlayer.planner.profile import Profile
+from cutlayer.rounds.participants import RoundEnd
 from cutlayer.rounds.schemes import SFT, SFT_OVERLAP
 from cutlayer.spec import Device, Task
 
@@ -121,7 +121,8 @@ def check(config: Config, *, cut: bool = True, dealt: bool = True, read: bool = 
     warm_rounds(config)
     make_rules(config)
     check_devices(config.net.devices, count)
-    make_round_end(config.net, count)
+    make_round_end(config.net, config.devices.per_round or count)
+    make_population(config, make_scheme(config))
     make_codecs(config.codec, packets=1)
     shares = fixed_shares(config, len(devices))
     most_shares(config.planner, len(devices))
@@ -508,6 +509,9 @@ def as_run(config: Config) -> Config:
         names = devices.profile
         paths = _full(names) if isinstance(names, str) else tuple(map(_full, names))
         devices = devices.model_copy(update={"profile": paths})
+    if devices.availability_trace is not None:
+        trace = _full(devices.availability_trace)
+        devices = devices.model_copy(update={"availability_trace": trace})
     if server.profile is not None:
         server = server.model_copy(update={"profile": _full(server.profile)})
     return config.model_copy(

@@ -170,11 +170,11 @@ def is_prompt(value: object) -> TypeGuard[Prompt]:
 
 def _within(run: Path, which: Which) -> Path:
     for folders in (ADAPTERS, MODELS):
-        own = run / folders[which] / "device-0"
-        if own.is_dir():
+        own = sorted((run / folders[which]).glob("device-*"))
+        if own:
             raise RunError(
                 f"each device of {run} has what it trained for itself: name one of them, such as"
-                f" {own}"
+                f" {own[0]}"
             )
         if (run / folders[which]).is_dir():
             return run / folders[which]

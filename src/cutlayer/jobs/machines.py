@@ -8,8 +8,17 @@ from typing import TypeVar
 
 from cutlayer.config.choices import ChannelSection, NoCell, SnrSection
 from cutlayer.config.machines import DevicesSection, ServerSection
-from cutlayer.errors import ConfigError
+from cutlayer.config.schema import Config, StaticPlanner
+from cutlayer.errors import ConfigError, reason
 from cutlayer.planner.profile import read_machine
+from cutlayer.rounds.participants import (
+    AlwaysThere,
+    Availability,
+    AvailableAtRate,
+    Population,
+    parsed_availability,
+)
+from cutlayer.rounds.schemes import DeviceOrder, Scheme
 from cutlayer.spec import Base, Device, Task
 from cutlayer.units import MIB, MS_PER_S, linear_from_db
 
@@ -92,6 +101,71 @@ class ServerHardware:
     reserved_bytes: int
     power_w: float | None
     idle_power_w: float | None
+
+
+def make_population(config: Config, scheme: Scheme) -> Population | None:
+    """Who takes part in each simulated round, and when it closes; None: all, when all have made it.
+
+    Raises ConfigError for settings that cannot be together, and for a trace that cannot be read.
+    """
+    section, net = config.devices, config.net
+    closes = net.quorum is not None and net.deadline_s is not None
+    some = takes_some(section)
+    if not (some or closes):
+        return None
+    one_after_another = scheme.devices is DeviceOrder.IN_TURN or scheme.shared_server
+    if one_after_another and (closes or section.dropout):
+        raise ConfigError(
+            f"scheme {scheme.name} hands one device's adapters to the next, so that who misses a"
+            " round's end has changed them already: leave out devices.dropout, net.quorum and"
+            " net.deadline_s, or choose another scheme"
+        )
+    personal = config.aggregation.name in ("none", "device", "server")
+    if section.state == "fresh" and personal:
+        raise ConfigError(
+            f"devices.state fresh forgets what aggregation {config.aggregation.name} leaves with"
+            " each device: set it to keep"
+        )
+    if some and isinstance(config.planner, StaticPlanner):
+        raise ConfigError(
+            "planner static decides the shares of all devices once, and not all of them take part"
+            " in a round: set planner to two-timescale or even"
+        )
+    return Population(
+        count=section.count,
+        per_round=section.per_round or section.count,
+        seed=config.seed,
+        keeps=section.state == "keep",
+        availability=_availability(section, config.seed),
+        dropout=section.dropout,
+        quorum=net.quorum if closes else None,
+        deadline_s=net.deadline_s if closes else None,
+    )
+
+
+def takes_some(section: DevicesSection) -> bool:
+    """Whether not all simulated devices take part in each round, to its end."""
+    drawn = section.per_round is not None or section.availability_trace is not None
+    return drawn or section.availability < 1 or section.dropout > 0
+
+
+def _availability(section: DevicesSection, seed: int) -> Availability:
+    if section.availability_trace is not None:
+        if section.availability < 1:
+            raise ConfigError(
+                f"devices.availability {section.availability:g} and devices.availability_trace"
+                f" {section.availability_trace} both say who is there: give one of them"
+            )
+        path = Path(section.availability_trace)
+        try:
+            # a mark at the beginning, as spreadsheets write one, is no part of the text
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            why = reason(error)
+            raise ConfigError(f"devices.availability_trace {path} cannot be read: {why}") from error
+        return parsed_availability(text, str(path), section.count)
+    rate = section.availability
+    return AvailableAtRate(rate, seed) if rate < 1 else AlwaysThere()
 
 
 def radio_power_w(section: ChannelSection) -> float | None:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cutlayer.config.machines import find_preset
+from cutlayer.config.presets import find_preset
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import cache_root, known_asset
 from cutlayer.data.find import Hub, find_config

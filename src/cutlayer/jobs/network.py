@@ -25,6 +25,7 @@ from cutlayer.config.section import CODECS, PluginSection
 from cutlayer.errors import ConfigError, RunError, reason
 from cutlayer.files import write_json, write_text
 from cutlayer.jobs.check import check_devices, make_round_end
+from cutlayer.jobs.machines import takes_some
 from cutlayer.jobs.plugins import check_registered, portable
 from cutlayer.jobs.prepare import Job
 from cutlayer.jobs.resume import settle
@@ -346,6 +347,11 @@ def check_net(job: Job) -> None:
     check_scheme(job.setup.training.scheme)
     if isinstance(config.codec, PluginSection):
         check_registered("codec", config.codec, CODECS)
+    if takes_some(config.devices):
+        raise ConfigError(
+            "devices.per_round, availability, availability_trace and dropout are of simulated"
+            " devices, and a server takes those that come: leave them out, or use `cutlayer train`"
+        )
     if config.training.local_epochs is not None:
         raise ConfigError(
             "training.local_epochs: the server does not know how many samples a device has; set it"

@@ -56,7 +56,7 @@ from cutlayer.jobs.build import (
     start_folder,
 )
 from cutlayer.jobs.dataset import prepare_data
-from cutlayer.jobs.machines import make_devices, make_server
+from cutlayer.jobs.machines import make_devices, make_population, make_server
 from cutlayer.jobs.model_spec import based, model_request
 from cutlayer.jobs.plugins import plugged
 from cutlayer.jobs.ranks import check_ranks, device_ranks
@@ -87,6 +87,7 @@ from cutlayer.planner.allocation import (
     TwoTimescaleAllocation,
     best_shares,
 )
+from cutlayer.planner.decision import check_most_shares
 from cutlayer.rounds.memory import PartMemory, ServerShape, server_memory
 from cutlayer.rounds.schemes import Merging, Scheme, ServerOrder
 from cutlayer.rounds.work import trained_model
@@ -99,9 +100,8 @@ from cutlayer.spec import (
     Task,
     Trained,
 )
-from cutlayer.training.expected import expected_round
+from cutlayer.training.expected import expected_round, initial_state
 from cutlayer.training.memory import Memory, device_needs, measure_memory
-from cutlayer.training.round import initial_state
 from cutlayer.training.state import (
     CacheLimits,
     DeviceSide,
@@ -154,6 +154,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
     devices, channel, shares = _network(config)
     scheme = make_scheme(config)
     check_ranks(config, scheme, dealt=dealt)
+    population = make_population(config, scheme) if dealt else None
     micro_batches = count_micro_batches(config.training, scheme)
     placements = _placements(config, dealt=dealt)
     found = find_model(config.model.name)
@@ -217,6 +218,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
             cohort=config.engine.cohort,
             model_folder=found.path,
             of_rank={} if ranks is None else ranks.models,
+            population=population,
         ),
     )
     simulation = replace(setup.simulation, allocation=make_allocation(config, setup))
@@ -228,7 +230,7 @@ def prepare(config: Config, *, dealt: bool = True) -> Job:
 def _within_memory(config: Config, setup: Setup) -> tuple[Setup, Memory]:
     """The run with as many devices in a pass as fit, and what it then takes. Raises ConfigError for
     a device or a server that is too small."""
-    memory = measure_memory(setup, initial_state(setup))
+    memory = measure_memory(setup, initial_state(setup, ()))
     needs = device_needs(setup, memory)
     _check_memory(setup, needs)
     memory = replace(memory, device=max(needs, key=lambda need: need.total))
@@ -379,7 +381,7 @@ def _arriving(setup: Setup, memory: Memory) -> int:
     if served is None or scheme.server is not ServerOrder.ARRIVAL:
         return 1
     batch, batching = served.shape.batch, setup.simulation.rules.batching
-    return batching.most_together(len(setup.devices), batch.samples * batch.tokens)
+    return batching.most_together(setup.per_round, batch.samples * batch.tokens)
 
 
 def _tells_labels(config: Config, merging: Merging, task: Task) -> bool:
@@ -485,7 +487,8 @@ def _least_server_need(config: Config, scheme: Scheme, model: ModelSpec) -> floa
     """What the server holds before anything comes: known before a weight is read."""
     if not scheme.splits or config.model.cut >= model.blocks:
         return 0.0  # it holds little, or loading it says why it cannot be
-    shape = ServerShape(config.devices.count, MiniBatch(1, 1), together=0)
+    count = config.devices.per_round or config.devices.count
+    shape = ServerShape(count, MiniBatch(1, 1), together=0)
     return server_memory(
         model, config.model.cut, shape, optimizer_slots=optimizer_slots(config.optimizer)
     ).total
@@ -530,6 +533,9 @@ def make_allocation(config: Config, setup: Setup) -> Allocation:
             mean, most = simulation.channel.mean_curves(), most_shares(section, devices)
             return FixedAllocation(best_shares(expected_round(setup), mean, simulation.rules, most))
         case TwoTimescalePlanner():
-            return TwoTimescaleAllocation(simulation.rules, most_shares(section, devices))
+            most = most_shares(section, devices)
+            # of those that may send least, a round's must have all of the bandwidth too
+            check_most_shares(sorted(most)[: setup.per_round])
+            return TwoTimescaleAllocation(simulation.rules, most)
         case PluginPlanner():
             return plugged_allocation(config, section)

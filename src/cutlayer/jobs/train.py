@@ -43,7 +43,9 @@ from cutlayer.report.wording import counted, round_line, shortened
 from cutlayer.rounds.schemes import SFT, SFT_CACHED, SFT_FROZEN
 from cutlayer.spec import Trained
 from cutlayer.training.cohort import PlayCohorts
+from cutlayer.training.device_store import DeviceStore
 from cutlayer.training.evaluation import DeviceShare, evaluate, share_of
+from cutlayer.training.population import last_round
 from cutlayer.training.records import (
     DevicePartBeside,
     Observer,
@@ -325,10 +327,7 @@ def finish(
         run_rounds(job.setup, log, rounds, play)
         if log.stopped is not None:
             _LOG.info(str(log.stopped))
-        shares = [share_of(device) for device in job.setup.devices]
-        write_summary(
-            log, {**about(job), "beside": _beside(job), **held_out(job, directory, shares)}
-        )
+        write_summary(log, {**about(job), "beside": _beside(job), **held_out(job, directory)})
         write_report(directory.path)
     return directory
 
@@ -389,18 +388,24 @@ def _partition(job: Job) -> Partition:
 
 
 def held_out(
-    job: Job, directory: RunDirectory, shares: Sequence[DeviceShare] = ()
+    job: Job, directory: RunDirectory, shares: Sequence[DeviceShare] | None = None
 ) -> dict[str, Any]:
     """What a summary says of the samples that rounds were evaluated on, if not on the whole test
-    split; that is evaluated here, of the last and the best round. `shares`: of the devices."""
+    split; that is evaluated here, of the last and the best round. `shares`: of the devices (None:
+    they are simulated)."""
     training, server = job.setup.training, job.setup.server
     if server.watched is None:
         return {}
     state = directory.load()
     assert state is not None, "a run that has ended has a checkpoint"
+    state = last_round(job.setup, state, DeviceStore(directory.path))
     scores: dict[str, Any] = {}
     for name, trained in (("final", state), ("best", kept_state(job, directory, state))):
-        score = evaluate(training, server, trained, server.test, shares).score(training.task)
+        known = shares
+        if known is None:
+            numbers = range(len(job.setup.devices)) if trained.devices is None else trained.devices
+            known = [share_of(job.setup.devices[n]) for n in numbers]
+        score = evaluate(training, server, trained, server.test, known).score(training.task)
         scores[f"{score.measure}_test_{name}"] = score.value
     return {
         "evaluated_on": "validation" if job.config.evaluation.validation_fraction else "test",

@@ -53,7 +53,7 @@ _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 def save_trained(job: Job, state: RunState, directory: RunDirectory, which: Which) -> None:
     """Put what `state` holds into the run's directory, whole, in the place of what was there: an
     adapter, or, of a scheme that trains all weights, a model; where each device keeps its own, one
-    for each in `device-0`, `device-1`, ...
+    for each that took part in the round, in `device-0`, `device-1`, ...
 
     The run's record of the state's round is there already. Raises StorageError.
     """
@@ -65,12 +65,13 @@ def save_trained(job: Job, state: RunState, directory: RunDirectory, which: Whic
         if state.device.row.ndim == state.server.row.ndim == 1:
             write_one(to, 0)
             return
-        for number in range(len(job.setup.devices)):
+        numbers = range(len(job.setup.devices)) if state.devices is None else state.devices
+        for place, number in enumerate(numbers):
             (to / f"device-{number}").mkdir(parents=True)
-            write_one(to / f"device-{number}", number)
+            write_one(to / f"device-{number}", place)
 
-    def write_one(to: Path, number: int) -> None:
-        below, above = state.device.of(number).cpu(), state.server.of(number).cpu()
+    def write_one(to: Path, place: int) -> None:
+        below, above = state.device.of(place).cpu(), state.server.of(place).cpu()
         named = {**device.named(below), **server.named(above)}
         if whole:
             _save_model(job, named, to)
@@ -111,8 +112,12 @@ def kept_state(job: Job, directory: RunDirectory, last: RunState) -> RunState:
     whole = job.setup.training.scheme.trained is Trained.WEIGHTS
     folder = directory.path / (MODELS if whole else ADAPTERS)["best"]
     personal = last.device.row.ndim + last.server.row.ndim > 2
-    count = len(job.setup.devices)
-    folders = [folder / f"device-{n}" for n in range(count)] if personal else [folder]
+    devices, folders = last.devices, [folder]
+    if personal and devices is not None:  # those that took part in the best round
+        devices = tuple(sorted(int(one.name.partition("-")[2]) for one in folder.iterdir()))
+    if personal:
+        numbers = range(len(job.setup.devices)) if devices is None else devices
+        folders = [folder / f"device-{n}" for n in numbers]
     try:
         named = [
             load_file(one / "model.safetensors") if whole else read_adapter(one) for one in folders
@@ -127,7 +132,7 @@ def kept_state(job: Job, directory: RunDirectory, last: RunState) -> RunState:
         replace(side, row=_rows([layout.join(one) for one in named], like=side.row))
         for layout, side in zip(layouts, (last.device, last.server), strict=True)
     )
-    return replace(last, device=device, server=server)
+    return replace(last, device=device, server=server, devices=devices)
 
 
 def _rows(rows: Sequence[torch.Tensor], *, like: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,8 @@ from cutlayer.profiling.grid import (
 from cutlayer.rounds.schemes import SFT, Scheme
 from cutlayer.training.evaluation import Evaluation, evaluate
 from cutlayer.training.exchange import RoundCosts
-from cutlayer.training.round import Round, RoundOutcome, initial_state
+from cutlayer.training.expected import initial_state
+from cutlayer.training.round import Round, RoundOutcome
 from cutlayer.training.state import RunState, Setup
 from cutlayer.units import format_seconds
 

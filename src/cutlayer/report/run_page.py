@@ -97,15 +97,18 @@ def delay_figure(works: Sequence[TrainedRound]) -> Figure:
     figure = new_figure(300)
     by_round, by_device = figure.subplots(1, 2, sharey=True)
     rounds = np.array([_phases(work.delay_by_phase_s) for work in works])
+    some = any(work.participants for work in works)  # others in each round
+    each = works[-1:] if some else works
     devices = np.array(
-        [[_phases(phases) for phases in work.device_delay_by_phase_s] for work in works]
+        [[_phases(phases) for phases in work.device_delay_by_phase_s] for work in each]
     ).mean(axis=0)
     scale = time_scale(float(rounds.sum(axis=1).max()))
     _columns(by_device, devices / scale.unit_size, 0)
     _columns(by_round, rounds / scale.unit_size, 1)
     by_round.set(title="by round, along the slowest device", xlabel="round")
     by_round.set_ylabel(f"delay [{scale.unit}]")
-    by_device.set(title="by device, mean of the rounds", xlabel="device")
+    what = "of the last round" if some else "mean of the rounds"
+    by_device.set(title=f"by device, {what}", xlabel="device")
     largest = max(rounds.sum(axis=1).max(), devices.sum(axis=1).max()) / scale.unit_size
     by_round.set_ylim(0, 1.12 * largest if largest > 0 else 1)
     return figure
@@ -278,7 +281,7 @@ def run_page(run: RunRecord) -> str:
             summary=summary,
             works=works,
             savings=savings(works),
-            about=_about(summary),
+            about={**_about(summary), **_taking_part(summary, works)},
             memory_text=_memory_text(summary),
             kinds=[
                 (kind.colour, kind.label, summary.device_memory_bytes[name])
@@ -325,7 +328,7 @@ def _of_training(works: Sequence[TrainedRound]) -> dict[str, object]:
         ],
         "shown_rounds": shown_rounds(works),
         "shares": _svg(share_figure(works), "shares", "bandwidth allocation by device and round")
-        if shares_vary(works)
+        if shares_vary(works) and not any(work.participants for work in works)
         else None,
     }
 
@@ -387,6 +390,20 @@ def _about(summary: Summary) -> dict[str, str]:
         "wall-clock": f"{format_seconds(summary.wall_s)}, seed {summary.seed}",
         "config sha256": summary.config_sha256,
     }
+
+
+def _taking_part(summary: Summary, works: Sequence[TrainedRound]) -> dict[str, str]:
+    """Of a run whose rounds were not of all devices to their end: of how many they were."""
+    left, late = sum(len(work.left) for work in works), sum(len(work.late) for work in works)
+    some = [work.participants for work in works if work.participants]
+    if not (some or left or late):
+        return {}
+    text = "all in each round"
+    if some:
+        seen = len({device for devices in some for device in devices})
+        sizes = " to ".join(f"{size:,}" for size in _span([len(devices) for devices in some]))
+        text = f"{sizes} in a round, {seen:,} of {summary.devices:,} at least once"
+    return {"devices taking part": f"{text}; {left:,} left a round, {late:,} missed its deadline"}
 
 
 def _phase_shares(works: Sequence[TrainedRound]) -> list[tuple[str, str]]:

@@ -143,7 +143,8 @@ def _check_agreement(directory: Path, run: RunRecord) -> None:
             "the run was interrupted or is still going on: resume it or let it end"
         )
     sizes = [len(summary.samples_per_device), len(run.partition.counts)]
-    sizes += [len(record.device_delay_s) for record in run.trained]
+    everyone = [record for record in run.trained if not record.participants]
+    sizes += [len(record.device_delay_s) for record in everyone]
     if any(size != summary.devices for size in sizes):
         raise RunError(
             f"{directory}: summary.json has {summary.devices} devices, but samples_per_device, "
@@ -280,7 +281,7 @@ class Run:
     @property
     def device_adapters(self) -> tuple[Path, ...]:
         """Where each device keeps its own adapter: their folders after the last finished round, in
-        the devices' order; empty where adapters are merged."""
+        the devices' order, of those that took part in it; empty where adapters are merged."""
         folders = (self.path / "adapter").glob("device-*")
         return tuple(sorted(folders, key=lambda folder: int(folder.name.removeprefix("device-"))))
 
@@ -312,10 +313,10 @@ class Run:
                 f"{self.path} has trained all weights, not an adapter: {self.path / whole} is a"
                 " model for from_pretrained"
             )
-        if (folder / "device-0").is_dir():
+        if self.device_adapters:
             raise RunError(
-                f"{self.path} has an adapter for each device: {folder / 'device-0'} is that of the"
-                " first; `Run.device_adapters` are all"
+                f"{self.path} has an adapter for each device: {self.device_adapters[0]} is that of"
+                " the first; `Run.device_adapters` are all"
             )
         if not (folder / "adapter_config.json").is_file():
             if self.rounds[-1].round == 0:

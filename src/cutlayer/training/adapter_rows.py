@@ -254,11 +254,18 @@ class RowExchange:
         return self._coded.get(_OWN, self._state.row)
 
     def down(
-        self, row: Float[Tensor, " parameter"], to: Sequence[int], link: str = ""
+        self,
+        row: Float[Tensor, " parameter"],
+        to: Sequence[int],
+        link: str = "",
+        holders: Sequence[int] | None = None,
     ) -> list[HeardRow]:
         """The server's row, sent to some devices at once over the link of that name: packet by
-        packet what has come to whom."""
-        if self._ranks is None:
+        packet what has come to whom. `holders`: those of all that hold the last one (None: all do);
+        to the others it goes whole."""
+        if holders is not None:
+            heard = self._to_some(row, to, HELD + link, holders)
+        elif self._ranks is None:
             received, sent = self._opening(self._rows, row, HELD + link)
             heard = [HeardRow(tuple(to), received, sent)]
         else:
@@ -271,6 +278,20 @@ class RowExchange:
                     self._known[device] = self._take(device, known)
                     self._sent[device] = SentRow(self._take(device, base), lost)
         return heard
+
+    def _to_some(
+        self, row: Float[Tensor, " parameter"], to: Sequence[int], name: str, holders: Sequence[int]
+    ) -> list[HeardRow]:
+        """As a change to those who hold the last one, whole to the others."""
+        know = tuple(n for n in to if n in holders and name in self._coded)
+        others = tuple(n for n in to if n not in know)
+        if not know:
+            self._coded.pop(name, None)
+        received, sent = self._opening(self._rows, row, name)
+        if not know or not others:
+            return [HeardRow(tuple(to), received, sent)]
+        whole = self._rows.sent(self._rows.whole(received))
+        return [HeardRow(others, received, whole), HeardRow(know, received, sent)]
 
     def _in_segments(
         self, row: Float[Tensor, " parameter"], to: Sequence[int], ranks: Sequence[int], link: str

@@ -6,7 +6,7 @@ the next one of. Nothing of it depends on another cohort, so it is played anywhe
 when and where adapters go; neither shares of the bandwidth nor seconds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
@@ -25,10 +25,7 @@ from cutlayer.rounds.batching import ALONE, ServerBatch
 from cutlayer.rounds.costs import StepFlops, recomputed_flops
 from cutlayer.rounds.schemes import DeviceOrder, Phase, Place, ServerOrder, Step
 from cutlayer.spec import IGNORED_LABEL, MiniBatch
-from cutlayer.training.activation_cache import (
-    ActivationCache,
-    Coded,
-)
+from cutlayer.training.activation_cache import ActivationCache, Coded
 from cutlayer.training.adapter_rows import RowCodec, RowExchange
 from cutlayer.training.exchange import (
     BroadcastPart,
@@ -53,17 +50,15 @@ from cutlayer.training.server_batch import (
 )
 from cutlayer.training.state import AdapterBank, AdapterState, DeviceSide, Setup
 
-# What each phase of a local step does to tensors, for one micro-batch of a group of devices.
-#
-# Sides' adapters do not step here: gradients collect in the rows until the mini-batch is through.
+# by number
+Devices = tuple[int, ...]
 
 
 @final
 class Actions:
-    """The phases of round `index`; packets pass `exchange`, costs go to `round_costs`.
-
-    `losses` collects each micro-batch's part of its mini-batch's mean loss [nat], where it was
-    computed: whoever reads one waits for it.
+    """The phases of round `index`; packets pass `exchange`, costs go to `round_costs`. Adapters do
+    not step: gradients collect in the rows until the mini-batch is through. `losses`: each
+    micro-batch's part of its mini-batch's mean loss [nat], and whose; who reads one waits for it.
     """
 
     def __init__(
@@ -86,7 +81,7 @@ class Actions:
         self._batching = setup.simulation.rules.batching if by_arrival else ALONE
         self._texts = setup.training.task != "image-classification"
         self._cache = cache
-        self.losses: list[Tensor] = []
+        self.losses: list[tuple[Devices, Tensor]] = []
 
     def do(self, step: Step, micro: MicroBatch) -> None:
         """One step of a scheme's local part."""
@@ -198,7 +193,7 @@ class Actions:
         micro.server_rows.grad = torch.stack([reply.row_gradient for reply in replies])
         gradients = [reply.gradient for reply in replies if reply.gradient is not None]
         micro.gradient = stack(gradients) if gradients else None
-        self.losses.append(torch.stack([reply.loss for reply in replies]))
+        self.losses.append((micro.devices, torch.stack([reply.loss for reply in replies])))
 
     def _upper_compute(self, step: Step, micro: MicroBatch) -> None:
         """The server part's work on the device itself: nothing is sent."""
@@ -230,7 +225,7 @@ class Actions:
             returns_gradient=self._scheme.trains_device,
         )
         micro.gradient = result.gradient
-        self.losses.append(result.losses)
+        self.losses.append((micro.devices, result.losses))
 
     def _gradient_down(self, step: Step, micro: MicroBatch) -> None:
         assert micro.gradient is not None
@@ -278,7 +273,6 @@ class Actions:
 
 
 StepDone = Callable[[int, int], None]
-Devices = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,28 +280,34 @@ class CohortStart:
     """What the cohort of `devices` begins round `index` with: of each side and of the codecs what
     is of these devices, in their order.
 
-    `weights`: the frozen part that all devices hear in this round (None: they have it). `summed`:
-    what is merged comes back as one sum, weighted by samples, else as rows.
+    `began`: of each device of the round, of this cohort or not, the last round that it began (0:
+    none), by which all cohorts know what is broadcast. `weights`: the frozen part that those hear
+    that have begun none (None: they have it). `summed`: what is merged comes back as one sum,
+    weighted by samples, else as rows. `consumes`: the optimisers' states are changed in place.
     """
 
     index: int
     devices: Devices
+    began: Mapping[int, int]
     device: AdapterState
     server: AdapterState
     streams: Streams
     weights: Sent | None
     summed: bool
+    consumes: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class CohortEnd:
     """What became of a cohort: of each side a row for each device, in their order, or, of what is
-    merged, their sum in double precision; the sum of its mini-batches' mean losses [nat]."""
+    merged, their sum in double precision; the sum of its mini-batches' mean losses [nat], and each
+    device's part of it."""
 
     device: AdapterState
     server: AdapterState
     streams: Streams
     loss: float
+    loss_of: Mapping[int, float]
     costs: RoundCosts
 
 
@@ -325,7 +325,8 @@ class Cohort:
         self._devices = start.devices
         self._index = start.index
         self._scheme = training.scheme_of(self._index)
-        self._steps = {n: setup.devices[n].local_steps for n in self._devices}
+        self._leaves = setup.who_leaves(self._index, self._devices)
+        self._steps = {n: self._leaves.get(n, setup.devices[n].local_steps) for n in self._devices}
         below, above = (part.adapted for part in setup.parts)
         codec, merging = training.adapter_codec, training.merging
         self._device_side, below_link = self._side(below, start.device, codec, merging.device)
@@ -361,6 +362,7 @@ class Cohort:
             device=part.device,
             proximal_mu=training.merging.proximal_mu,
             own=training.own(part.layout, devices),
+            consumes=self._start.consumes,
         )
         return bank, link
 
@@ -406,7 +408,8 @@ class Cohort:
             if own:
                 self._micro_batch(number, micro, devices, own)
         rate_of = self._setup.training.rate_of
-        rates = {n: rate_of(self._index, number, self._steps[n]) for n in devices}
+        steps = {n: self._setup.devices[n].local_steps for n in devices}
+        rates = {n: rate_of(self._index, number, steps[n]) for n in devices}
         for side in self._trained_sides:
             side.step(rates)
 
@@ -480,6 +483,9 @@ class Cohort:
     def _distribute(self, step: Step, turn: Devices) -> None:
         """What all devices hear: the frozen part once, and the merged adapters unless each device
         is handed those of the one before. Adapters that are frozen too, once as well."""
+        if self._setup.simulation.population is not None:
+            self._distribute_to_some(step, turn)
+            return
         parts: list[BroadcastPart] = []
         if self._start.weights is not None and self._devices[0] in turn:
             parts.append(BroadcastPart("weights", self._start.weights, turn))
@@ -488,6 +494,29 @@ class Cohort:
         if self._scheme.devices is DeviceOrder.PARALLEL and sides and trained:
             rows = [self._links[side].begins_with for side in sides]
             parts += self._bring_down(sides, rows, to=turn)
+        self._round_costs.broadcast(step, turn, parts)
+
+    def _distribute_to_some(self, step: Step, turn: Devices) -> None:
+        """Of a population: the frozen part to those in their first round, the merged adapters to
+        those that have others, and where each has its own those that all begin with."""
+        began, weights = self._start.began, self._start.weights
+        heard: list[BroadcastPart] = []
+        new = tuple(n for n, last in began.items() if not last)
+        parallel = self._scheme.devices is DeviceOrder.PARALLEL
+        if weights is not None and new and (parallel or new[0] in turn):
+            heard.append(BroadcastPart("weights", weights, new))
+        if parallel:
+            merged_sides = self._exchanged(all_of_them=False)
+            change = self._setup.training.last_change(self._index)
+            to = tuple(n for n, last in began.items() if last < change)
+            for side in self._exchanged(all_of_them=True):
+                hear = to if side in merged_sides else new
+                if hear:
+                    row = side.row(next((n for n in hear if n in turn), turn[0]))
+                    holders = [n for n in hear if began[n] == self._index - 1]
+                    heard += self._bring_down((side,), (row,), to=hear, holders=holders)
+        own = set(turn)
+        parts = [replace(one, devices=tuple(n for n in one.devices if n in own)) for one in heard]
         self._round_costs.broadcast(step, turn, parts)
 
     def _hand_over(self, step: Step, turn: Devices) -> None:
@@ -506,7 +535,7 @@ class Cohort:
         sides = self._exchanged(all_of_them=self._setup.server.evaluation.due(self._index))
         for device in turn:
             sent = Sent(0, 0)
-            for side in sides:
+            for side in () if device in self._leaves else sides:
                 link = self._links[side]
                 row, own = link.up(device, side.row(device))
                 sent += own
@@ -515,13 +544,19 @@ class Cohort:
             self._round_costs.send(device, step, {"adapter_up": sent})
 
     def _bring_down(
-        self, sides: Sequence[AdapterBank], rows: Sequence[Tensor], *, to: Devices, link: str = ""
+        self,
+        sides: Sequence[AdapterBank],
+        rows: Sequence[Tensor],
+        *,
+        to: Devices,
+        link: str = "",
+        holders: Sequence[int] | None = None,
     ) -> list[BroadcastPart]:
         """The server's rows of some sides, to the devices in `to`."""
         parts = []
         for side, row in zip(sides, rows, strict=True):
-            for heard in self._links[side].down(row, to, link):
-                side.begin(heard.devices, heard.row)
+            for heard in self._links[side].down(row, to, link, holders):
+                side.begin([n for n in heard.devices if n in self._steps], heard.row)
                 parts.append(BroadcastPart("adapter_down", heard.sent, heard.devices))
         return parts
 
@@ -531,12 +566,18 @@ class Cohort:
             device = self._ended(below, merges=merging.device)
         else:  # as they were
             device = self._links[below].frozen
-        losses = torch.cat(self._actions.losses).cpu().tolist()
+        parts, loss_of = self._actions.losses, dict.fromkeys(self._devices, 0.0)
+        whose = [device for devices, _ in parts for device in devices]
+        # there are none where all have left before they did anything
+        losses = torch.cat([own for _, own in parts]).cpu().tolist() if parts else []
+        for number, loss in zip(whose, losses, strict=True):
+            loss_of[number] += loss
         return CohortEnd(
             device=device,
             server=self._ended(self._server_side, merges=merging.server),
             streams=self._exchange.streams,
             loss=sum(losses),
+            loss_of=loss_of,
             costs=self._round_costs,
         )
 

@@ -59,6 +59,10 @@ class RoundCosts:
         }
         # on the air, by where and by what it is
         self._sent: dict[tuple[Place, str], Sent] = {}
+        # what each device sent and was sent alone, to be taken back
+        self._alone: dict[int, dict[Step, list[Mapping[str, Sent]]]] = {
+            device: defaultdict(list) for device in local_steps
+        }
         self._served: dict[int, list[tuple[int, int]]] = {device: [] for device in local_steps}
 
     def compute(
@@ -73,6 +77,7 @@ class RoundCosts:
         """Enter one transmission by or to one device, made of named payloads."""
         size = sum(sent.payload_bytes for sent in payloads.values())
         self._amounts[device][step.phase].append(size)
+        self._alone[device][step].append(payloads)
         self._count(step, payloads)
 
     def broadcast(
@@ -87,6 +92,13 @@ class RoundCosts:
             self._count(step, {part.name: part.sent})
         for device, size in sizes.items():
             self._amounts[device][step.phase].append(size)
+
+    def take_back(self, device: int, begun: Mapping[Phase, int]) -> None:
+        """Of what a device sent and was sent alone only so many transmissions began before the
+        round closed: the others never were."""
+        for step, payloads in self._alone[device].items():
+            for never in payloads[begun[step.phase] :]:
+                self._count(step, {name: -sent for name, sent in never.items()})
 
     def nothing(self, device: int) -> None:
         """Enter the local steps of a micro-batch without samples."""
@@ -105,8 +117,17 @@ class RoundCosts:
             for phase, values in self._amounts[device].items()
         }
         steps = self._local_steps[device]
-        served = np.array(self._served[device]) if self._scheme.splits else None
-        return DeviceWork(amounts, rates, steps, self._micro_batches, in_flight, served)
+        if steps == 0:  # it left before it had done one
+            amounts |= {step.phase: np.zeros(0) for step in self._scheme.local}
+        served = np.array(self._served[device], np.int64).reshape(-1, 2)
+        return DeviceWork(
+            amounts,
+            rates,
+            steps,
+            self._micro_batches,
+            in_flight,
+            served if self._scheme.splits else None,
+        )
 
     def byte_counts(self) -> dict[str, int]:
         """Bytes on the air each way, and what they would have been as plain float32."""
@@ -141,6 +162,7 @@ class RoundCosts:
         for each in costs:
             whole._amounts |= each._amounts
             whole._served |= each._served
+            whole._alone |= each._alone
         for each in others:
             for (place, name), sent in each._sent.items():
                 known = whole._sent.get((place, name), Sent(0, 0))

@@ -1,4 +1,5 @@
-"""What a round will take before any has been played: what an allocation decides the first one on.
+"""What a run begins with: adapters, and what a round will take before any has been played, which an
+allocation decides the first one on.
 
 FLOPs by the run's accounting; bytes as they are sent, in packets as long as the codec expects.
 Padding is computed and not sent; labels and frames are left out.
@@ -8,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from cutlayer.channel.rates import LinkRates
@@ -15,7 +17,7 @@ from cutlayer.planner.allocation import ObservedRound, observed_work
 from cutlayer.rounds.costs import ACTIVATION_BYTES, physical_traffic
 from cutlayer.rounds.work import WHOLE_ADAPTERS, DeviceRates, DeviceWork, round_work
 from cutlayer.spec import MiniBatch
-from cutlayer.training.state import DeviceSide, Setup
+from cutlayer.training.state import AdapterState, DeviceSide, RunState, Setup
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,21 @@ class _ExpectedBatch:
     filled: float
 
 
+def initial_state(setup: Setup, devices: Sequence[int] | None = None) -> RunState:
+    """The state before round 1, which these devices play (None: all): seeded adapters, and what the
+    round is expected to take; optimisers start when they are first used."""
+    seed = setup.training.seed
+    device, server = (AdapterState(part.adapted.initial_row(seed), {}) for part in setup.parts)
+    return RunState(
+        round=0,
+        virtual_time_s=0.0,
+        device=device,
+        server=server,
+        observed=expected_round(setup, devices) if devices != () else nothing_observed(),
+        devices=None if devices is None else tuple(devices),
+    )
+
+
 def expected_round(setup: Setup, devices: Sequence[int] | None = None) -> ObservedRound:
     """The amounts of the first round of these devices (None: of all), each one's mini-batches like
     its first one."""
@@ -34,6 +51,11 @@ def expected_round(setup: Setup, devices: Sequence[int] | None = None) -> Observ
     links = setup.simulation.channel.rates(1, 0.0, (1.0 / count,) * count, devices)
     work = expected_work(setup, links, first_round=True, devices=devices)
     return observed_work(setup.training.scheme_of(1), work)
+
+
+def nothing_observed() -> ObservedRound:
+    """The amounts of a round of nobody."""
+    return ObservedRound(*np.zeros((4, 0)))
 
 
 def expected_work(

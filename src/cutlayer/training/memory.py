@@ -142,7 +142,7 @@ def measure_memory(setup: Setup, state: RunState) -> Memory:
     served = ServedMemory(
         part=setup.server.part,
         shape=ServerShape(
-            devices=len(setup.devices),
+            devices=setup.per_round,
             batch=MiniBatch(samples, tokens),
             adapters=1 if training.scheme.shared_server else None,
         ),
@@ -226,7 +226,7 @@ def _merging(setup: Setup, device: PartMemory[int]) -> PartMemory[int]:
     """A server that only merges what the devices have trained, and evaluates."""
     return PartMemory(
         weights=device.weights,
-        adapters=(1 + len(setup.devices)) * device.gradients - _spared(setup)[0],
+        adapters=(1 + setup.per_round) * device.gradients - _spared(setup)[0],
         optimizer=0,
         gradients=0,
         activations=0,
@@ -288,7 +288,8 @@ def _activation(setup: Setup, state: RunState, batch: Batch) -> Tensor:
 
 def _largest_batch(setup: Setup, parts: int = 1) -> Batch:
     """The largest mini-batch, or the first of its micro-batches, of which none is larger."""
-    device = max(setup.devices, key=lambda device: len(device.indices(1, 0)))
+    size = setup.training.batch_size
+    device = max(setup.devices, key=lambda device: min(device.samples, size))
     found = micro_batches(device, 1, 0, parts)
     assert found[0] is not None
     return found[0].sent

@@ -155,13 +155,17 @@ class TrainedRound(_Evaluated):
     `delay_by_phase_s` follows the slowest device and sums to `delay_s`; `virtual_time_s` is the sum
     of all delays so far; `shares[n]`, `device_delay_s[n]` and `device_delay_by_phase_s[n]` are
     device n's part of the bandwidth and own delays (all empty: see `without_devices`); where not
-    all devices take part, those of `participants[n]`. `macro_f1`
-    and `device_scores`, as in `EvaluationDetails`, are there where `evaluation.figures` names them.
+    all devices take part, those of `participants[n]`. Of these `left` the round, and `late` had
+    not made it when it closed: their delays are until they left, and what they would have taken.
+    `macro_f1` and `device_scores`, as in `EvaluationDetails`, are there where
+    `evaluation.figures` names them.
     """
 
     macro_f1: Fraction | None = None
     device_scores: tuple[DeviceScore, ...] = ()
     participants: tuple[Count, ...] = ()
+    left: tuple[Count, ...] = ()
+    late: tuple[Count, ...] = ()
     train_loss: Loss
     shares: tuple[Number, ...] = ()
     delay_s: Number

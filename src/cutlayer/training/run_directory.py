@@ -103,6 +103,7 @@ class RunDirectory:
             **state.server.tensors("server"),
             **observed_to_tensors(state.observed),
             **streams_to_tensors(state.streams),
+            **{f"population.{name}": value for name, value in state.population.items()},
         }
         # one key: safetensors writes several in random order, and equal runs give equal bytes
         whole = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
@@ -161,6 +162,11 @@ class RunDirectory:
                 tensors: dict[str, torch.Tensor] = {n: file.get_tensor(n) for n in names}
             if about.get("crc32", checksum := _checksum(tensors)) != checksum:
                 raise ValueError("its bytes have changed since they were written")
+            population = {
+                name.removeprefix("population."): value
+                for name, value in tensors.items()
+                if name.startswith("population.")
+            }
             return RunState(
                 round=about["round"],
                 virtual_time_s=about["virtual_time_s"],
@@ -168,6 +174,8 @@ class RunDirectory:
                 server=AdapterState.from_tensors("server", tensors),
                 observed=observed_from_tensors(tensors),
                 streams=streams_from_tensors(tensors),
+                devices=() if population else None,
+                population=population,
             )
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise RunError(f"the checkpoint {path} cannot be read: {reason(error)}") from error

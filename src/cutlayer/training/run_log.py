@@ -91,14 +91,15 @@ class RunLog:
         self.records: list[RoundRecord] = []
         self._keep = keep
 
-    def resume(self, state: RunState) -> None:
+    def resume(self, state: RunState, trained: RunState | None = None) -> None:
         """Go on from a checkpoint: what lies there of later rounds goes, and what a kill has kept
-        from being written comes."""
+        from being written comes. `trained`: what the last round trained, where the state has less
+        of it."""
         self.directory.cut_after(state.round)
         self.records = self.directory.records()
         self.details = read_details(self.directory.path)
         if state.round:
-            self._keep(state, self._is_best(state))
+            self._keep(trained or state, self._is_best(state))
 
     def begin(self, state: RunState, record: FirstRound) -> None:
         """The evaluation before training. Raises RunError for a loss that is not finite."""
@@ -113,22 +114,23 @@ class RunLog:
         evaluation: Evaluation | None = None,
         *,
         simulated: bool = True,
+        trained: RunState | None = None,
     ) -> None:
-        """A round: trace and record, then the checkpoint, then what was trained. A kill between
-        them is made good by `resume`. Raises RunError for a loss that is not finite, before
-        anything of the round is written."""
+        """A round: trace and record, then the checkpoint, then what was `trained` (None: what the
+        state has). A kill between them is made good by `resume`. Raises RunError for a loss that is
+        not finite, before anything of the round is written."""
         check_finite(self.directory.path, record, simulated=simulated)
         self.directory.append("trace.jsonl", trace)
         if evaluation is not None:
             self._note(evaluation, record)
-        self._close(state, record)
+        self._close(state, record, trained)
 
-    def _close(self, state: RunState, record: RoundRecord) -> None:
+    def _close(self, state: RunState, record: RoundRecord, trained: RunState | None = None) -> None:
         self.directory.append("rounds.jsonl", [record])
         self.directory.save(state)
         self.records.append(record)
         if state.round:
-            self._keep(state, self._is_best(state))
+            self._keep(trained or state, self._is_best(state))
         self.observer.round_done(record)
 
     def _note(self, evaluation: Evaluation, record: TrainedRound) -> None:

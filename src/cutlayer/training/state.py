@@ -29,6 +29,7 @@ from cutlayer.model.ranks import Components, ProductMean, revived
 from cutlayer.model.split import DevicePart, ServerPart
 from cutlayer.planner.allocation import Allocation, ObservedRound
 from cutlayer.rounds.memory import Accounting
+from cutlayer.rounds.participants import Population
 from cutlayer.rounds.schemes import FEDAVG, SFT_FROZEN, DeviceOrder, Merging, Scheme
 from cutlayer.rounds.work import DeviceRates, SharingRules
 from cutlayer.spec import ActivationPolicy, Device, ModelSpec, Task
@@ -83,7 +84,9 @@ class RunState:
     `observed`: the amounts of the last round, or those expected of the first. `streams`: what the
     codecs of all devices remember. `devices`: those that take part in the round, by number in
     ascending order; whatever the state has of each device it has of these, in their order (None:
-    all of the run's).
+    all of the run's). `began`: the last round that each of them began before, 0 for none (None: all
+    of them the last one). `population`: between the rounds of a population, of which `devices` are
+    none, what is known of each of its devices, by name.
     """
 
     round: int
@@ -93,6 +96,8 @@ class RunState:
     observed: ObservedRound
     streams: Streams = field(default_factory=dict)
     devices: tuple[int, ...] | None = None
+    began: tuple[int, ...] | None = None
+    population: dict[str, Tensor] = field(default_factory=dict)
 
 
 def observed_to_tensors(observed: ObservedRound) -> dict[str, Tensor]:
@@ -120,6 +125,8 @@ class AdapterBank:
     With `proximal_mu` a local step's loss has `mu / 2 ||w - w_0||^2` too, w_0 being the row with
     which the round began (`anchor`, where that is another than the state's). Source: FedProx
     (arXiv 1812.06127), eq. (2).
+
+    `consumes`: the optimiser's state is changed in place: whoever gave it needs it no more.
     """
 
     def __init__(
@@ -133,6 +140,7 @@ class AdapterBank:
         proximal_mu: float = 0.0,
         anchor: Tensor | None = None,
         own: Sequence[Components] | None = None,
+        consumes: bool = False,
     ) -> None:
         self._rule = optimizer
         self._own = own
@@ -150,9 +158,11 @@ class AdapterBank:
         # a round that starts without a state starts afresh
         old = state.optimizer or optimizer.init(self.rows)
         self.optimizer = {
-            name: to_device(value, HOST if value.ndim == 1 else device).clone()
+            name: to_device(value, HOST if value.ndim == 1 else device)
             for name, value in old.items()
         }
+        if not consumes:
+            self.optimizer = {name: value.clone() for name, value in self.optimizer.items()}
         self.collected: dict[int, Tensor] = {}
 
     def gather(self, devices: Sequence[int]) -> Float[Tensor, "group parameter"]:
@@ -267,6 +277,13 @@ class Training:
         """The scheme of round `round_number` (1, 2, ...)."""
         warm = self.warm_rounds is None or round_number <= self.warm_rounds
         return self.scheme if warm else SFT_FROZEN
+
+    def last_change(self, round_number: int) -> int:
+        """The last round that opened with other merged adapters of the devices' part than the one
+        before it, until this one."""
+        if self.scheme_of(max(round_number - 1, 1)).trains_device:
+            return round_number
+        return 1 + (self.warm_rounds or 0)
 
     @property
     def micro_batch_samples(self) -> int:
@@ -391,7 +408,8 @@ class Simulation:
     devices share one pass through a part, and at most `cohort` are summed up one after another;
     `clock` is the wall's. `server_block_s`: the least that a
     block of the server takes in a pass. `model_folder`: where the model lies whose small files go
-    with its weights (None: none do).
+    with its weights (None: none do). `population`: who takes part in each round, and when it closes
+    (None: all, when all have made it).
     """
 
     model: ModelSpec
@@ -407,6 +425,7 @@ class Simulation:
     cohort: int = 50
     model_folder: Path | None = None
     of_rank: Mapping[int, ModelSpec] = field(default_factory=dict)
+    population: Population | None = None
 
     def rates(
         self, links: Sequence[LinkRates], cut: int, devices: Sequence[int] | None = None
@@ -454,6 +473,15 @@ class Setup:
         """How fast each device (None: all), the server and the link between them are."""
         return self.simulation.rates(links, self.server.device_part.cut, devices)
 
+    def who_leaves(self, round_number: int, devices: Sequence[int]) -> dict[int, int]:
+        """Those of the devices that leave a round, and the local step that they do not finish."""
+        population = self.simulation.population
+        if population is None:
+            return {}
+        steps = {n: self.devices[n].local_steps for n in devices}
+        drawn = {n: population.leaves(round_number, n, own) for n, own in steps.items()}
+        return {n: step for n, step in drawn.items() if step is not None}
+
     @property
     def ran_on(self) -> tuple[str, str]:
         """What computes the devices' part and the server's, and the numbers of their bases."""
@@ -465,4 +493,10 @@ class Setup:
         """The most devices that share one pass through a part."""
         scheme = self.training.scheme
         in_turn = scheme.devices is DeviceOrder.IN_TURN or scheme.shared_server
-        return 1 if in_turn else min(self.simulation.group, len(self.devices))
+        return 1 if in_turn else min(self.simulation.group, self.per_round)
+
+    @property
+    def per_round(self) -> int:
+        """The most devices that take part in a round."""
+        population = self.simulation.population
+        return len(self.devices) if population is None else population.per_round

@@ -25,7 +25,7 @@ from cutlayer.net.wire.link import Link, LinkClosed, in_place, in_thread
 from cutlayer.net.wire.messages import PIECE_BYTES, PartPiece, Position, Terms
 from cutlayer.net.wire.part_files import PartCache, write_part
 from cutlayer.training.adapter_rows import pack_adapter
-from cutlayer.training.round import initial_state
+from cutlayer.training.expected import initial_state
 from cutlayer.training.state import Setup
 from net.ends import PATIENCE_S
 from net.harness import Run, Site, final, same_adapters, trained

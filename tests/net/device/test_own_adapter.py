@@ -13,7 +13,7 @@ from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.wire.messages import Gradient, Open, Opening, Position
 from cutlayer.rounds.schemes import Merging
 from cutlayer.training.adapter_rows import pack_adapter, unpack_adapter
-from cutlayer.training.round import initial_state
+from cutlayer.training.expected import initial_state
 from cutlayer.training.state import Setup
 
 

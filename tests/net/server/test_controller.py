@@ -22,7 +22,7 @@ from cutlayer.rounds.result import RoundTimeline
 from cutlayer.rounds.schemes import SFT, Phase
 from cutlayer.rounds.simulate import simulate
 from cutlayer.rounds.work import DeviceRates, DeviceWork, SharingRules
-from cutlayer.training.round import initial_state
+from cutlayer.training.expected import initial_state
 from cutlayer.training.state import RunState
 
 BAND_BIT_S = 8e6

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cutlayer.errors import ConfigError
-from cutlayer.net.server.devices import DeviceProgress, RoundEnd
+from cutlayer.net.server.devices import DeviceProgress
 from cutlayer.net.server.events import (
     AdapterStored,
     AppendToJournal,
@@ -54,6 +54,7 @@ from cutlayer.net.wire.messages import (
     Weight,
     Welcome,
 )
+from cutlayer.rounds.participants import RoundEnd
 from cutlayer.spec import MiniBatch
 
 BOUNDS = bounds_of(MiniBatch(4, 5), 6, 100, 4)

@@ -18,7 +18,7 @@ from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Wei
 from cutlayer.rounds.schemes import Merging
 from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.evaluation import DeviceShare
-from cutlayer.training.round import initial_state
+from cutlayer.training.expected import initial_state
 from cutlayer.training.state import EvaluationRule, Setup
 from net.harness import Run
 

@@ -1,13 +1,10 @@
-"""The devices of a run as its server knows them: progress, traffic, and when a round has enough of
-them."""
+"""The devices of a run as its server knows them: progress and traffic."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import final
 
-from cutlayer.errors import ConfigError
 from cutlayer.net.wire.messages import Activation, Adapter, Gradient, Message, Open, PartPiece
 
 # How far devices are in a round, and in words: who holds it up.
@@ -177,58 +174,3 @@ def _payloads(message: Message) -> dict[str, int]:
             return {"adapter_up": len(message.packet)}
         case _:
             return {}
-
-
-# When a round ends: how many adapters have come, and how long it has been open.
-#
-# Knows numbers and times [s] alone; whose adapters they are is the session's.
-
-
-class RoundVerdict(Enum):
-    """What becomes of a round now. `SHORT`: it is past its deadline, and goes on."""
-
-    GO_ON = "go on"
-    SHORT = "short"
-    CLOSE = "close"
-    GIVE_UP = "give up"
-
-
-@dataclass(frozen=True)
-class RoundEnd:
-    """The rule for rounds of so many `devices`.
-
-    A round closes when all adapters have come, or `deadline_s` after it began (None: never) with
-    `quorum` of them or more. With fewer it goes on, for `give_up_s` after it began at most (None:
-    for ever). Raises ConfigError for a quorum that cannot be, and for giving up before the
-    deadline.
-    """
-
-    devices: int
-    quorum: int
-    deadline_s: float | None = None
-    give_up_s: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quorum <= self.devices:
-            raise ConfigError(
-                f"net.quorum {self.quorum} for {self.devices} devices: set 1 to all of them"
-            )
-        if self.give_up_s is not None and self.give_up_s < (self.deadline_s or 0.0):
-            raise ConfigError(
-                f"net.give_up_s {self.give_up_s} is before net.deadline_s {self.deadline_s}: raise"
-                " it"
-            )
-
-    @property
-    def needed(self) -> int:
-        """The adapters without which no round closes."""
-        return self.devices if self.deadline_s is None else self.quorum
-
-    def verdict(self, made: int, elapsed_s: float) -> RoundVerdict:
-        """Of a round that `made` devices have made, so long after it began."""
-        late = self.deadline_s is not None and elapsed_s >= self.deadline_s
-        if made == self.devices or (late and made >= self.quorum):
-            return RoundVerdict.CLOSE
-        if self.give_up_s is not None and elapsed_s >= self.give_up_s:
-            return RoundVerdict.GIVE_UP
-        return RoundVerdict.SHORT if late else RoundVerdict.GO_ON

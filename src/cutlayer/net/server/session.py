@@ -19,8 +19,6 @@ from cutlayer.net.server.devices import (
     DeviceProgress,
     NameOf,
     PassCounter,
-    RoundEnd,
-    RoundVerdict,
     TrafficCounter,
     missing,
 )
@@ -79,6 +77,7 @@ from cutlayer.net.wire.messages import (
     Terms,
     Welcome,
 )
+from cutlayer.rounds.participants import RoundEnd, RoundVerdict
 
 
 @dataclass(frozen=True)
