@@ -120,6 +120,12 @@ def make_population(config: Config, scheme: Scheme) -> Population | None:
             " round's end has changed them already: leave out devices.dropout, net.quorum and"
             " net.deadline_s, or choose another scheme"
         )
+    if not isinstance(config.adapter.rank, int):
+        raise ConfigError(
+            f"adapter.rank {config.adapter.rank} gives devices ranks of their own, and so far all"
+            " devices take part in each round to its end then: give one rank, or leave out"
+            " devices.per_round, availability, dropout and net.quorum"
+        )
     personal = config.aggregation.name in ("none", "device", "server")
     if section.state == "fresh" and personal:
         raise ConfigError(
