@@ -21,7 +21,7 @@ arithmetic: $(VENV)/installed-all
 	$(BIN)/cutlayer train src/cutlayer/examples/arithmetic.yaml
 
 lab: $(VENV)/installed-all
-	$(BIN)/cutlayer lab
+	$(BIN)/cutlayer lab --scheme sft
 
 # the paper's tables and figures, each number beside the published one: a quarter of an hour
 paper: $(VENV)/installed-all
