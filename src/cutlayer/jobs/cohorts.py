@@ -27,7 +27,6 @@ from cutlayer.training.cohort import (
     CohortStart,
     PlayCohorts,
     StepDone,
-    steps_of,
 )
 from cutlayer.training.state import Setup
 
@@ -117,7 +116,7 @@ def _play(
 ) -> list[CohortEnd]:
     """In this process: what became of each, in the order given, whoever was first."""
     ends: dict[int, CohortEnd] = {}
-    done, total = 0, sum(steps_of(setup, start.devices) for start in starts)
+    done, total = 0, sum(setup.steps_of(start.devices) for start in starts)
     with closing(pool.each(enumerate(starts))) as played:
         for (number, start), end in played:
             if isinstance(end, WorkerDied):
@@ -129,6 +128,6 @@ def _play(
             if isinstance(end, Exception):
                 raise end
             ends[number] = end
-            done += steps_of(setup, start.devices)
+            done += setup.steps_of(start.devices)
             step_done(done, total)
     return [ends[number] for number in range(len(starts))]

@@ -1,5 +1,4 @@
-"""Some devices of a round in tensors: the scheme's steps in its order, for a group of devices at
-a time.
+"""Some devices of a round in tensors: the scheme's steps, for a group of devices at a time.
 
 A cohort begins with what the round's state has of its devices, and ends with what the round makes
 the next one of. Nothing of it depends on another cohort, so it is played anywhere. Knows who comes
@@ -8,7 +7,6 @@ when and where adapters go; neither shares of the bandwidth nor seconds.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import final
 
 import torch
@@ -600,28 +598,3 @@ class Cohort:
 
 # plays cohorts, in whatever order and wherever: what became of each, in the order given
 PlayCohorts = Callable[[Sequence[CohortStart], StepDone], Sequence[CohortEnd]]
-
-
-def play_here(
-    setup: Setup,
-    cache: ActivationCache | None,
-    starts: Sequence[CohortStart],
-    step_done: StepDone = lambda done, total: None,
-) -> list[CohortEnd]:
-    """One after another in this process."""
-    totals = [steps_of(setup, start.devices) for start in starts]
-    ends: list[CohortEnd] = []
-    for number, start in enumerate(starts):
-        before, total = sum(totals[:number]), sum(totals)
-        told = partial(_later, step_done, before, total)
-        ends.append(Cohort(setup, start, cache).play(told))
-    return ends
-
-
-def _later(step_done: StepDone, before: int, total: int, done: int, _: int) -> None:
-    step_done(before + done, total)
-
-
-def steps_of(setup: Setup, devices: Sequence[int]) -> int:
-    """Local steps of these devices in a round."""
-    return sum(setup.devices[device].local_steps for device in devices)

@@ -27,13 +27,12 @@ from cutlayer.spec import Trained
 from cutlayer.training.activation_cache import ActivationCache, CacheFigures
 from cutlayer.training.adapter_rows import joined_sides, part_of_side
 from cutlayer.training.cohort import (
+    Cohort,
     CohortEnd,
     CohortStart,
     Devices,
     PlayCohorts,
     StepDone,
-    play_here,
-    steps_of,
 )
 from cutlayer.training.exchange import RoundCosts
 from cutlayer.training.state import AdapterState, RunState, Setup
@@ -191,7 +190,7 @@ class Round:
         if made != self._devices:
             own = [end.loss_of for end in ends]
             losses = [math.fsum(each[n] for n in each if n in made) for each in own]
-        return sum_as_tree(losses) / steps_of(self._setup, made)
+        return sum_as_tree(losses) / self._setup.steps_of(made)
 
     def _closes(self, timeline: RoundTimeline, costs: RoundCosts) -> tuple[Devices, float]:
         """Who has made the round when it closes, and when that is [s]. Raises RunError for one that
@@ -300,3 +299,23 @@ def begun_before(scheme: Scheme, line: DeviceTimeline, close_s: float) -> dict[P
         for at, leg in enumerate(own)
         if leg.step is not None
     }
+
+
+def play_here(
+    setup: Setup,
+    cache: ActivationCache | None,
+    starts: Sequence[CohortStart],
+    step_done: StepDone = lambda done, total: None,
+) -> list[CohortEnd]:
+    """One after another in this process."""
+    totals = [setup.steps_of(start.devices) for start in starts]
+    ends: list[CohortEnd] = []
+    for number, start in enumerate(starts):
+        before, total = sum(totals[:number]), sum(totals)
+        told = partial(_later, step_done, before, total)
+        ends.append(Cohort(setup, start, cache).play(told))
+    return ends
+
+
+def _later(step_done: StepDone, before: int, total: int, done: int, _: int) -> None:
+    step_done(before + done, total)

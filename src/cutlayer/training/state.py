@@ -450,6 +450,10 @@ class Setup:
     server: ServerSide
     simulation: Simulation
 
+    def steps_of(self, devices: Sequence[int]) -> int:
+        """Local steps of these devices in a round."""
+        return sum(self.devices[device].local_steps for device in devices)
+
     @property
     def parts(self) -> tuple[DevicePart, ServerPart]:
         """Both parts of the model."""
