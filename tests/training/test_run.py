@@ -13,6 +13,7 @@ import yaml
 
 from cutlayer.config.read import config_sha256, config_yaml, read_config
 from cutlayer.errors import ConfigError, DataError, RunError
+from cutlayer.jobs.check import as_run
 from cutlayer.jobs.prepare import prepare
 from cutlayer.jobs.train import resume, start
 from cutlayer.report.run_reader import read_record, read_run
@@ -66,7 +67,7 @@ def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
         "summary.json",
         "trace.jsonl",
     }
-    assert read_config(directory / "config.yaml") == config
+    assert read_config(directory / "config.yaml") == as_run(config)
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     rounds = tiny.read_lines(directory / "rounds.jsonl")
     assert [record["round"] for record in rounds] == [0, 1, 2]
