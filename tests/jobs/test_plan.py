@@ -332,3 +332,25 @@ def test_a_target_accuracy_that_cannot_be_planned_for(measured: str) -> None:
     fixed = {**SMALL, "planner": {"profile": measured, "fix": ["codec"]}}
     with pytest.raises(ConfigError, match=r"planner\.fix without codec"):
         plan(Config.model_validate(fixed), target_accuracy=0.5)
+
+
+def test_a_population_is_planned_by_those_of_a_round() -> None:
+    """A hundred of ten thousand: the round is a hundred devices' and the plan trains all."""
+    few = Config(devices={"count": 100}, data={"train_samples": 1600})
+    many = Config(
+        devices={"count": 10_000, "per_round": 100, "availability": 0.5},
+        data={"train_samples": 160_000},
+    )
+    planned = plan(many)
+    assert planned.chosen is not None
+    assert planned.chosen.delay_s == plan(few).chosen.delay_s  # type: ignore[union-attr]
+    assert "planned for the 100 of 10000 devices" in planned.notes[0]
+    trained = planned.config
+    assert (trained.devices.count, trained.devices.per_round) == (10_000, 100)
+    assert trained.planner.name == "two-timescale"
+
+
+def test_a_population_of_devices_by_name_is_not_planned() -> None:
+    own = {"count": 3, "per_round": 2, "memory_mib": (72.0, 80.0, 90.0)}
+    with pytest.raises(ConfigError, match=r"devices\.memory_mib gives each of 3 devices"):
+        plan(Config(devices=own))

@@ -51,7 +51,7 @@ def _json_texts(name: str, text: str) -> list[str]:
 
 
 def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
-    config = tiny.config(*vision)
+    config = as_run(tiny.config(*vision))
     directory = start(config, tmp_path / "runs").path
     names = {path.name for path in directory.iterdir()}
     assert names == {
@@ -67,7 +67,7 @@ def test_a_run_directory_holds_the_run(vision: Folders, tmp_path: Path) -> None:
         "summary.json",
         "trace.jsonl",
     }
-    assert read_config(directory / "config.yaml") == as_run(config)
+    assert read_config(directory / "config.yaml") == config
     summary = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
     rounds = tiny.read_lines(directory / "rounds.jsonl")
     assert [record["round"] for record in rounds] == [0, 1, 2]

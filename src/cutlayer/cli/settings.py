@@ -329,8 +329,7 @@ def config_arguments(parser: argparse.ArgumentParser) -> None:
 def run_config(arguments: argparse.Namespace) -> int:
     """Check or print. Raises CutlayerError for a configuration that no run could have."""
     from cutlayer.config.read import config_sha256, read_config  # not for other commands
-    from cutlayer.jobs.check import check, check_limits
-    from cutlayer.jobs.scheme import settled
+    from cutlayer.jobs.check import as_run, check, check_limits
 
     overrides = given_settings(arguments)
     if arguments.action is None:
@@ -342,11 +341,11 @@ def run_config(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.config is None:
         raise ConfigError("config check: which file? give its name")
-    config = read_config(arguments.config, overrides)
+    config = as_run(read_config(arguments.config, overrides))
     check(config)
     check_limits(config)
     print(
-        f"{arguments.config} is valid: {settled(config).scheme.name} of {config.model.name} on"
+        f"{arguments.config} is valid: {config.scheme.name} of {config.model.name} on"
         f" {config.data.name}, configuration {config_sha256(config)[:16]}"
     )
     return 0

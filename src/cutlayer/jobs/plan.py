@@ -28,6 +28,7 @@ from cutlayer.jobs.check import (
     check_kind,
 )
 from cutlayer.jobs.from_run import LearnedRates, learned_rates
+from cutlayer.jobs.machines import takes_some
 from cutlayer.jobs.scheme import (
     frozen_is_enough,
     is_auto,
@@ -35,7 +36,12 @@ from cutlayer.jobs.scheme import (
     read_own_profile,
     settled,
 )
-from cutlayer.jobs.workload import configured_codec, configured_decision, make_workload
+from cutlayer.jobs.workload import (
+    configured_codec,
+    configured_decision,
+    make_workload,
+    of_a_round,
+)
 from cutlayer.planner.configuration import CodecChoices, every_choice, measured_choices
 from cutlayer.planner.decision import (
     CodecChoice,
@@ -180,6 +186,14 @@ def plan(
         raise ConfigError("a plan to a target accuracy chooses, and a fixed one chooses nothing")
     learned = None if from_run is None else learned_rates(config, path_of("from_run", from_run))
     config = config if learned is None else learned.into(config)
+    if takes_some(config.devices):
+        planned = plan(
+            of_a_round(config),
+            fixed=fixed,
+            target_accuracy=target_accuracy,
+            device_energy_j=device_energy_j,
+        )
+        return replace(planned, given=config, learned=learned)
     _check_devices(config.devices.count)
     if fixed or "scheme" in config.planner.fix:
         config = settled(config)
@@ -433,6 +447,14 @@ def _notes(planned: Planned) -> Iterator[str]:
             f"devices.price_per_kwh is {price:g}, but nobody knows what devices draw: set"
             " devices.power_w, or take a preset or a profile that has it"
         )
+    devices = planned.given.devices
+    if takes_some(devices):
+        count = devices.per_round or devices.count
+        yield (
+            f"planned for the {count} of {devices.count} devices that take part in a round, the"
+            " same in each; left out is that weights go to whoever is new, and that devices are"
+            " away, leave or come late"
+        )
     if planned.fixed:
         yield "as configured (--fixed): nothing was chosen, accuracy is not checked"
         return
@@ -493,7 +515,6 @@ def profile_notes(planned: Planned) -> list[str]:
 def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
     policy, codec = decision.policy, decision.codec
     changes = not (isinstance(config.channel, SnrSection) and config.channel.fading.name == "none")
-    shares = "two-timescale" if changes else "static"
     whole = {"levels": round(codec.settings["levels"])} if "levels" in codec.settings else {}
     sections: dict[str, dict[str, Any]] = {
         "training": {
@@ -503,6 +524,8 @@ def _decided(config: Config, decision: Decision) -> dict[str, dict[str, Any]]:
         "devices": {"activation_memory": policy.activation_memory.value},
         "link": {"downlink": decision.rules.downlink.value.replace(" ", "-")},
     }
+    changes = changes or takes_some(config.devices)  # others each round
+    shares = "two-timescale" if changes else "static"
     if "shares" not in config.planner.fix:
         sections["planner"] = {"name": shares if config.link.uplink == "static" else "even"}
     if decision.scheme.splits:

@@ -5,6 +5,7 @@ Imports no torch: only a model that has not been described before needs it.
 
 from dataclasses import dataclass
 
+from cutlayer.config.machines import DevicesSection
 from cutlayer.config.schema import Config
 from cutlayer.errors import ConfigError
 from cutlayer.jobs.build import (
@@ -18,7 +19,13 @@ from cutlayer.jobs.build import (
     make_rules,
     optimizer_slots,
 )
-from cutlayer.jobs.machines import ServerHardware, make_devices, make_server, radio_power_w
+from cutlayer.jobs.machines import (
+    ServerHardware,
+    make_devices,
+    make_server,
+    radio_power_w,
+    takes_some,
+)
 from cutlayer.jobs.model_spec import planned_model
 from cutlayer.jobs.ranks import device_ranks
 from cutlayer.jobs.scheme import make_merging, make_scheme, warm_rounds
@@ -30,6 +37,8 @@ from cutlayer.rounds.schemes import SFT
 from cutlayer.rounds.work import WHOLE_ADAPTERS
 from cutlayer.spec import ActivationPolicy, MiniBatch, MiniBatchPolicy, ModelSpec
 from cutlayer.units import MIB
+
+_OF_POPULATIONS = ("per_round", "state", "availability", "availability_trace", "dropout")
 
 
 def make_workload(config: Config) -> Workload:
@@ -78,6 +87,35 @@ def make_workload(config: Config) -> Workload:
         ranks=None if ranks is None else ranks.ranks,
         of_rank={} if ranks is None else ranks.models,
         warm_rounds=warm_rounds(config),
+    )
+
+
+def of_a_round(config: Config) -> Config:
+    """The configuration of the devices that take part in a round, as if there were no others.
+
+    Raises ConfigError where devices differ by a list: which of them a round draws is not known.
+    """
+    section, all_there = config.devices, DevicesSection()
+    count, per_round = section.count, section.per_round or section.count
+    if count > per_round:
+        for name, part in (("devices", section), ("channel", config.channel)):
+            for key, value in part:
+                if isinstance(value, tuple) and len(value) == count:
+                    raise ConfigError(
+                        f"{name}.{key} gives each of {count} devices its own value, and a plan"
+                        f" does not know which {per_round} of them a round draws: give one value"
+                        f" for all, or plan {per_round} devices, without devices.per_round"
+                    )
+    samples = config.data.train_samples
+    own = {name: getattr(all_there, name) for name in _OF_POPULATIONS}
+    return config.model_copy(
+        update={
+            "devices": section.model_copy(update={**own, "count": per_round}),
+            "data": config.data.model_copy(
+                update={"train_samples": samples and max(samples * per_round // count, 1)}
+            ),
+            "net": config.net.model_copy(update={"quorum": None, "deadline_s": None}),
+        }
     )
 
 
@@ -180,8 +218,9 @@ def configured_decision(config: Config, workload: Workload, codec: CodecChoice) 
 
 
 def forecast_as_configured(config: Config) -> Forecast:
-    """What the configuration comes to as it is, whether it fits or not; raises as `make_workload`
-    does."""
+    """What the configuration comes to as it is, whether it fits or not; of a population, by the
+    devices of a round. Raises as `make_workload` and `of_a_round` do."""
+    config = of_a_round(config) if takes_some(config.devices) else config
     workload = make_workload(config)
     decision = configured_decision(config, workload, configured_codec(config, workload))
     return forecast_rounds(workload, decision, workload.channel.mean_curves())
