@@ -50,7 +50,7 @@ TRAIN = [
     ["--output", "/dev/null/x"],
     ["--codec", "none", "--codec.name", "best"],
     ["--codec.name", "best", "--codec", "none"],
-    ["--net.quorum", "2"],
+    ["--net.patience-s", "2"],
     ["--planner.least-cut", "2"],
     ["--planner.fix", "cut"],
     ["--devices.power-w", "5"],

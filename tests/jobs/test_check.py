@@ -114,7 +114,7 @@ def test_what_no_run_asks_a_plan_does(
     tmp_path: Path, sections: dict[str, dict[str, object]], message: str
 ) -> None:
     model = tiny.vision_model(tmp_path / "model")
-    config = Config(**{"model": {"name": str(model), "cut": 2}, **sections})
+    config = Config(**{"scheme": "sft", "model": {"name": str(model), "cut": 2}, **sections})
     check(config)
     with pytest.raises(CutlayerError, match=message):
         check_limits(config)

@@ -10,7 +10,7 @@ import pytest
 from report.fake_run import FakeRun, write_fake_run
 
 from cutlayer.config.read import config_yaml
-from cutlayer.config.schema import Config
+from cutlayer.config.schema import Config, SftFrozen
 from cutlayer.errors import ConfigError, RunError
 from cutlayer.jobs.from_run import learned_rates
 from cutlayer.jobs.plan import plan
@@ -22,6 +22,7 @@ from cutlayer.rounds.simulate import simulate
 from cutlayer.training.records import TraceLine
 
 CONFIG = Config(
+    scheme="sft",
     devices={"count": 2, "flops_per_s": [2e9, 5e9], "uplink_snr_db": [17.0, 7.0]},
     server={"flops_per_s": 2e10},
     training={"local_steps": 3, "batch_size": 4},
@@ -90,9 +91,18 @@ def test_the_rates_are_those_that_the_run_had(run: Path) -> None:
         assert rates == pytest.approx(curve.rate_bit_per_s(whole), rel=1e-3)
 
 
+def test_devices_that_train_nothing_have_computed_forward_alone(tmp_path: Path) -> None:
+    frozen = CONFIG.model_copy(update={"scheme": SftFrozen()})
+    found, own = learned_rates(frozen, written(tmp_path / "frozen", frozen)), make_workload(frozen)
+    assert found.device_flops_per_s == pytest.approx(own.flops_per_s, rel=1e-9)
+    assert found.server_flops_per_s == pytest.approx(2e10)
+
+
 def test_a_plan_with_them_takes_the_runs_seconds(run: Path) -> None:
     """Though its own configuration knows none of them."""
-    ignorant = Config(devices={"count": 2}, training={"local_steps": 3, "batch_size": 4})
+    ignorant = Config(
+        scheme="sft", devices={"count": 2}, training={"local_steps": 3, "batch_size": 4}
+    )
     known, learned = plan(CONFIG, fixed=True), plan(ignorant, fixed=True, from_run=run)
     assert known.chosen is not None and learned.chosen is not None
     assert learned.chosen.delay_s == pytest.approx(known.chosen.delay_s, rel=1e-4)

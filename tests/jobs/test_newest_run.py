@@ -8,13 +8,13 @@ import pytest
 from cutlayer.cli.main import main
 from cutlayer.config.schema import Config
 from cutlayer.config.training import TrainingSection
-from cutlayer.jobs.check import newest_run
+from cutlayer.jobs.check import as_run, newest_run
 from cutlayer.jobs.train import new_directory
 
 
 def begun(config: Config, output: Path, second: int) -> Path:
     """A run that was begun at a time."""
-    directory = new_directory(config, output)
+    directory = new_directory(as_run(config), output)
     os.utime(directory.config_path, (second, second))
     return directory.path
 

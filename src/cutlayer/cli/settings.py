@@ -27,6 +27,8 @@ from cutlayer.net.wire.link import address_of
 
 _PREFIX = "override."
 _OF_NETWORKS = ("net.",)
+# when a round closes: simulated ones too, but no plan's
+_OF_ROUNDS = ("net.quorum", "net.deadline_s")
 # devices of a network are machines of their own, and say it themselves
 _OF_SIMULATIONS = ("devices.device", "server.group", "engine.name", "engine.workers", "engine")
 # a real server computes one pass at a time
@@ -99,7 +101,7 @@ def refuse_settings_of(
     is given to a command that does not read it. In a file it may stand: that is for all
     commands."""
     for key in overrides:
-        if networks and key.startswith(_OF_NETWORKS):
+        if networks and key.startswith(_OF_NETWORKS) and not (plans and key in _OF_ROUNDS):
             who = "`cutlayer serve` and `cutlayer lab`"
         elif plans and key in _OF_PLANS:
             who = "`cutlayer plan`"

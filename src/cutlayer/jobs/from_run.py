@@ -22,6 +22,7 @@ from cutlayer.report.run_reader import Run, read_run, trained
 from cutlayer.rounds.costs import recomputed_flops
 from cutlayer.rounds.result import TimelineEvent
 from cutlayer.rounds.schemes import Phase
+from cutlayer.rounds.work import trained_model
 from cutlayer.spec import ActivationPolicy, MiniBatch
 from cutlayer.units import BITS_PER_BYTE
 
@@ -190,9 +191,12 @@ def _step_flops(config: Config) -> tuple[float, float]:
     """What a local step of the run computes, on the device and on the server, as plans count it."""
     planned, scheme = planned_model(config), make_scheme(config)
     batch = MiniBatch(config.training.batch_size, planned.tokens)
-    flops = make_accounting(config).flops(planned.model, config.model.cut, batch, scheme.trained)
+    model = trained_model(planned.model, scheme, config.model.cut)
+    flops = make_accounting(config).flops(model, config.model.cut, batch, scheme.trained)
+    if not scheme.trains_device:
+        return flops.device_forward, flops.server
     held = ActivationPolicy(config.devices.activation_memory)
-    again = recomputed_flops(planned.model, batch, flops, held)
+    again = recomputed_flops(model, batch, flops, held)
     return flops.device_forward + flops.device_backward + again, flops.server
 
 

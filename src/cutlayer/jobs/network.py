@@ -392,6 +392,9 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     """
     check_net(job)
     settle(job, directory, "serve")
+    # who is there and when a round closes is the session's to say here
+    simulation = replace(job.setup.simulation, population=None)
+    job = replace(job, setup=replace(job.setup, simulation=simulation))
     setup, net = job.setup, job.config.net
     training, server = setup.training, setup.server
     names = outline_of(job).class_names

@@ -76,7 +76,7 @@ class RayCluster(Engine):
             size = sum(array.nbytes for array in arrays)
             raise RunError(
                 f"the workers share {size / MIB:.0f} MiB, for which Ray's object store has no room:"
-                " raise engine.memory_mib, or of a cluster --object-store-memory"
+                " raise engine.memory_mib, or the memory of a cluster's store"
             ) from error
 
     def start(self, begin: BeginWork[Any, Any]) -> Worker:

@@ -97,10 +97,9 @@ class RowCodec:
     ) -> CodedRow:
         """The packet that brings devices from the row that they hold (None: none) to the server's,
         and the row that they hold then."""
-        if held is None:
+        if self.codec is None or held is None:
             packet = self.whole(row)
             return CodedRow(packet, self.decode(packet, None))
-        assert self.codec is not None, "without a codec nobody remembers what devices hold"
         coded = self._coded(self.codec.down, on_host(row) - held)
         return CodedRow(coded.packet, held + coded.received)
 
