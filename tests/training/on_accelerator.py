@@ -345,8 +345,8 @@ def test_a_packet_is_made_there_and_crosses_as_symbols(preset: str) -> None:
         decoded = here.decode(encoded.packet, shape, received)
         torch.testing.assert_close(found, decoded.tensor, rtol=1e-4, atol=1e-3)
         sent, received = encoded.state, decoded.state
-        # the trial of a basis codes the packet now and then, and while it looks for the columns that
-        # are worth bits, and needs its moments
+        # the trial of a basis needs its moments, and codes the packet with and without it, and as
+        # it looks for the columns that are worth bits
         codings = 2 + HALVINGS + 1
         trial = codings * tensor.numel() + 4 * 64 * 66 if preset == "best" else 0
         assert crossed <= tensor.numel() + trial
