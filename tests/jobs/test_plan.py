@@ -354,3 +354,19 @@ def test_a_population_of_devices_by_name_is_not_planned() -> None:
     own = {"count": 3, "per_round": 2, "memory_mib": (72.0, 80.0, 90.0)}
     with pytest.raises(ConfigError, match=r"devices\.memory_mib gives each of 3 devices"):
         plan(Config(devices=own))
+
+
+def test_a_plan_freezes_the_device_part_where_that_was_measured_to_lose_little() -> None:
+    planned = plan(Config())
+    assert planned.profile is not None and planned.chosen is not None
+    cut = planned.chosen.decision.common_cut
+    assert cut is not None
+    lost = planned.profile.frozen_loss(cut)
+    assert lost is not None and lost.loss <= Config().planner.accuracy_loss
+    assert planned.config.scheme.name == "sft-frozen"
+    assert any(note.startswith("device part frozen: training it brings") for note in planned.notes)
+    slower = plan(Config(scheme="sft"))
+    assert slower.chosen is not None and slower.chosen.delay_s > planned.chosen.delay_s
+    assert slower.config.scheme.name in ("sft", "sft-overlap")
+    nothing = plan(Config(planner={"accuracy_loss": 0.0}))
+    assert nothing.chosen is not None and nothing.chosen.decision.scheme.trains_device

@@ -31,6 +31,7 @@ from cutlayer.jobs.from_run import LearnedRates, learned_rates
 from cutlayer.jobs.machines import takes_some
 from cutlayer.jobs.scheme import (
     frozen_is_enough,
+    gain_of,
     is_auto,
     make_scheme,
     read_own_profile,
@@ -237,13 +238,15 @@ def plan(
         codecs = _configured(config, workload)
     made = make_plan(workload, limits, scheme, codecs, section.accuracy_loss)
     if is_auto(config) and profile is not None:
-        made = _frozen_if_shorter(made, config, profile)
+        made = _frozen_if_shorter(made, config, profile, chooses_codec=measured is not None)
     return Planned(config, made, profile, learned=learned)
 
 
-def _frozen_if_shorter(made: Plan, config: Config, profile: Profile) -> Plan:
+def _frozen_if_shorter(
+    made: Plan, config: Config, profile: Profile, *, chooses_codec: bool
+) -> Plan:
     """The plan, or that with the device part frozen, at the cut with the shortest round of those at
-    which `auto` is `sft-frozen`."""
+    which `auto` is `sft-frozen`; a codec may lose what that leaves of the accuracy loss."""
     parts = (made.workload, made.limits, SFT_FROZEN, made.codecs, made.most_loss)
     rows = make_plan(*parts).cuts
     free = [
@@ -255,7 +258,10 @@ def _frozen_if_shorter(made: Plan, config: Config, profile: Profile) -> Plan:
         return made
     _, cut = min(free)
     fixed = replace(made.limits, fixed=replace(made.limits.fixed, cut=cut))
-    frozen = make_plan(made.workload, fixed, SFT_FROZEN, made.codecs, made.most_loss)
+    lost, codecs = profile.frozen_loss(cut), made.codecs
+    if chooses_codec and lost is not None:
+        codecs = measured_choices(profile, made.most_loss - max(lost.loss, 0.0))
+    frozen = make_plan(made.workload, fixed, SFT_FROZEN, codecs, made.most_loss)
     if frozen.chosen is None or (made.chosen and made.chosen.delay_s <= frozen.chosen.delay_s):
         return made
     return replace(frozen, limits=made.limits, cuts=rows)
@@ -469,10 +475,25 @@ def _notes(planned: Planned) -> Iterator[str]:
     if planned.target is not None:
         yield from target_notes(planned.target)
     yield from profile_notes(planned)
+    yield from _frozen_notes(planned)
     replaced = replacements(planned)
     yield from replaced
     if replaced:
         yield "`cutlayer plan --fixed` gives the delay of the configuration as it is"
+
+
+def _frozen_notes(planned: Planned) -> Iterator[str]:
+    """What a device part that `auto` froze would have brought."""
+    chosen = planned.chosen
+    if chosen is None or not is_auto(planned.given) or planned.target is not None:
+        return
+    cut, frozen = chosen.decision.cuts[0], chosen.decision.scheme == SFT_FROZEN
+    gain = gain_of(planned.given, cut) if frozen else None
+    if gain is not None:
+        yield (
+            f"device part frozen: training it brings {gain} points at cut {cut}, by its profile;"
+            " where nobody has measured that, a plan trains it (`--scheme sft`: everywhere)"
+        )
 
 
 def replacements(planned: Planned) -> list[str]:
