@@ -428,3 +428,18 @@ def test_a_classifier_writes_no_text(ended: cutlayer.Run) -> None:
     for use in (cutlayer.chat, lambda run: cutlayer.generate(run, "a")):
         with pytest.raises(ConfigError, match="and writes no text"):
             use(ended)
+
+
+@pytest.mark.parametrize("scheme", ["sft-frozen", "sft-cached"])
+def test_a_run_whose_device_part_was_frozen_is_used_as_any_other(
+    scheme: str, config: cutlayer.Config, tmp_path: Path
+) -> None:
+    """It is as accurate as it was, by itself and merged into a model."""
+    frozen = cutlayer.Config.model_validate({**dict(config), "scheme": scheme})
+    run = cutlayer.train(frozen, output=tmp_path / "runs")
+    found = cutlayer.evaluate(run, base=True)
+    assert found.base is not None
+    assert found.base.accuracy == pytest.approx(run.summary.accuracy_first)
+    assert found.trained.accuracy == pytest.approx(run.summary.accuracy_final)
+    again = cutlayer.evaluate(cutlayer.merge(run, tmp_path / "merged"))
+    assert again.trained.accuracy == pytest.approx(run.summary.accuracy_final)

@@ -93,3 +93,17 @@ def test_a_profile_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     nowhere = str(tmp_path / "none.json")
     with pytest.raises(ConfigError, match=r"no profile .*none\.json"):
         settled(Config(planner={"profile": nowhere}))
+
+
+def test_a_run_that_starts_from_an_adapter_trains_what_that_one_trained(tmp_path: Path) -> None:
+    for name, cut, wanted in (
+        ("sft", 2, "sft"),
+        ("sft-frozen", 2, "sft-frozen"),
+        ("sft", 3, "sft"),
+    ):
+        folder = tmp_path / name / str(cut) / "adapter"
+        folder.mkdir(parents=True)
+        began = Config(scheme=name, model={"name": "tiny", "cut": cut})
+        (folder / "cutlayer.yaml").write_text(config_yaml(began))
+        for start in (folder, folder.parent):
+            assert scheme(tmp_path, adapter={"start_from": str(start)}) == wanted

@@ -17,6 +17,9 @@ from cutlayer.config.section import find_field, kinds, names_of, sections
 from cutlayer.errors import ConfigError, cut, quoted
 from cutlayer.files import path_of
 
+# of what was trained, in its adapter's folder
+SETTINGS_FILE = "cutlayer.yaml"
+
 # YAML whose numbers are what they look like.
 #
 # YAML 1.1, which PyYAML reads, takes 010 for eight and 12:30 for 750: both are texts here, so that

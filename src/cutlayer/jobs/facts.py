@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from cutlayer.config.read import read_written
+from cutlayer.config.read import SETTINGS_FILE, read_written
 from cutlayer.config.schema import Config
 from cutlayer.data.assets.catalogue import known_asset
 from cutlayer.data.samples import Source
@@ -26,7 +26,6 @@ from cutlayer.spec import Loading, Task
 from cutlayer.training.records import Score
 
 FACTS_FILE = "cutlayer.json"
-SETTINGS_FILE = "cutlayer.yaml"
 CARD_FILE = "README.md"
 # what is answered: a text, or a conversation's turns, each with role and content
 Prompt: TypeAlias = str | Sequence[Mapping[str, Any]]

@@ -12,11 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from cutlayer.config.read import SETTINGS_FILE
 from cutlayer.data.find import answers, is_hub_id
 from cutlayer.data.left_out import bars_on_terminals_only
 from cutlayer.errors import AssetError, ConfigError, needing, reason
 from cutlayer.files import Remedy, write_folder_atomically
-from cutlayer.jobs.facts import CARD_FILE, FACTS_FILE, SETTINGS_FILE, TrainedFolder, model_card
+from cutlayer.jobs.facts import CARD_FILE, FACTS_FILE, TrainedFolder, model_card
 
 _LOG = logging.getLogger(__name__)
 

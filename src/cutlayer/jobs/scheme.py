@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cutlayer.config.choices import BestCodec, StagesCodec
+from cutlayer.config.read import SETTINGS_FILE, read_written
 from cutlayer.config.schema import (
     AggregationSection,
     AutoScheme,
@@ -46,13 +47,27 @@ def settled(config: Config) -> Config:
     `auto` is `sft-frozen` where the profile of model and data has what a frozen device part loses
     at this cut, and that is at most `planner.accuracy_loss`, as a codec may lose; else `sft`: so
     where nobody has measured it, where `device_part` says otherwise, and with adapters on chosen
-    blocks alone, which profiles do not have.
+    blocks alone, which profiles do not have. A run that starts from another's adapter trains what
+    that one trained.
     """
     if not is_auto(config):
         return config
-    profile = read_own_profile(config)
-    frozen = profile is not None and frozen_is_enough(config, profile, config.model.cut)
+    if config.adapter.start_from is not None:
+        frozen = _was_frozen(Path(config.adapter.start_from), config.model.cut)
+    else:
+        profile = read_own_profile(config)
+        frozen = profile is not None and frozen_is_enough(config, profile, config.model.cut)
     return config.model_copy(update={"scheme": SftFrozen() if frozen else Sft()})
+
+
+def _was_frozen(start: Path, cut: int) -> bool:
+    """Whether an adapter, or that of a run, is of a run of ours whose device part was frozen at
+    this cut."""
+    for folder in (start.expanduser(), start.expanduser() / "adapter"):
+        if (settings := folder / SETTINGS_FILE).is_file():
+            began = read_written(settings)
+            return began.model.cut == cut and not make_scheme(began).trains_device
+    return False
 
 
 def is_auto(config: Config) -> bool:

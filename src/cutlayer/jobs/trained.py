@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cutlayer.config.read import config_yaml
+from cutlayer.config.read import SETTINGS_FILE, config_yaml
 from cutlayer.data.assets.catalogue import RECORD
 from cutlayer.data.find import FoundAsset
 from cutlayer.errors import ModelError, RunError, reason
@@ -29,7 +29,6 @@ from cutlayer.jobs.facts import (
     FACTS_FILE,
     FORMAT,
     MODELS,
-    SETTINGS_FILE,
     BaseFacts,
     TrainedFacts,
     Which,

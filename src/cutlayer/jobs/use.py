@@ -24,6 +24,7 @@ from cutlayer.errors import ConfigError, ModelError, reason
 from cutlayer.jobs.build import make_adapter
 from cutlayer.jobs.facts import MOST_NEW, TrainedFolder
 from cutlayer.jobs.resume import model_digests
+from cutlayer.jobs.scheme import make_scheme
 from cutlayer.model.inputs import open_tokenizer, token_limit
 from cutlayer.model.load import load_whole
 from cutlayer.model.peft_format import read_adapter
@@ -129,7 +130,13 @@ def load_trained(
         below=(facts.cut, below) if mixed else None,
     )
     layout, before = whole.adapted.layout, whole.adapted.initial_row(config.seed)
-    row = before if spec is None else layout.join(read_adapter(folder.path, spec))
+    row = before
+    if spec is not None:
+        named: Mapping[str, Tensor] = read_adapter(folder.path, spec)
+        if not make_scheme(config).trains_device:
+            # the devices' blocks have none: as all begin, they change nothing
+            named = {**layout.named(before), **named}
+        row = layout.join(named)
     texts = facts.task != "image-classification"
     tokenizer = open_tokenizer(folder.path) if texts else None
     return UsableModel(folder, found.path, whole, row, before, tokenizer)
