@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Protocol, final, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64, Shaped
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
@@ -79,7 +79,7 @@ class RowLayout:
             for slot, piece in zip(self.slots, pieces, strict=True)
         }
 
-    def named(self, row: Float[Tensor, "parameter"]) -> dict[str, Tensor]:
+    def named(self, row: Shaped[Tensor, "parameter"]) -> dict[str, Tensor]:
         """Each slot of one row, [*shape]; views."""
         self._check(row.shape[0])
         pieces = torch.split(row, [slot.parameters for slot in self.slots])
