@@ -87,6 +87,7 @@ def test_a_grid_over_seeds_is_one_table(
     assert (output / "sweep.html").read_bytes() == page
 
 
+@pytest.mark.slow("processes of its own")
 @pytest.mark.promise
 def test_processes_come_to_the_runs_of_one(job: Path, tmp_path: Path) -> None:
     words = [job, "--grid", "training.local_steps=1,2", "--seeds", "2", "--threads", "1"]
@@ -98,6 +99,7 @@ def test_processes_come_to_the_runs_of_one(job: Path, tmp_path: Path) -> None:
         assert other.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow("processes of its own")
 @pytest.mark.promise
 def test_a_sweep_that_is_killed_twice_ends_with_the_same_table(job: Path, tmp_path: Path) -> None:
     """Its workers end with it; so does a run that was in the middle, which another goes on with."""
@@ -129,6 +131,7 @@ def _without(row: dict[str, str], keys: set[str]) -> dict[str, str]:
     return {key: value for key, value in row.items() if key not in keys}
 
 
+@pytest.mark.slow("processes of its own")
 @pytest.mark.promise
 def test_a_worker_that_is_killed_is_replaced(job: Path, tmp_path: Path) -> None:
     """The first process of each run is killed as soon as it is there."""

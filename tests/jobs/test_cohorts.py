@@ -85,6 +85,7 @@ def test_processes_come_to_the_bits_of_one(folders: tuple[Path, Path]) -> None:
     assert not active_children()
 
 
+@pytest.mark.slow("a run of each scheme twice")
 @pytest.mark.promise
 @pytest.mark.parametrize(
     "sections",

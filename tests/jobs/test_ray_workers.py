@@ -65,6 +65,8 @@ def address() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15
+    # workers are to find what tests send them
+    before, os.environ["PYTHONPATH"] = os.environ.get("PYTHONPATH"), os.pathsep.join(sys.path)
     node = {"num_cpus": 1, "object_store_memory": 2**27, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
@@ -73,6 +75,10 @@ def address() -> Iterator[str]:
         yield cluster.address
     finally:
         cluster.shutdown()
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 @pytest.fixture
@@ -82,6 +88,7 @@ def engine(address: str) -> Iterator[Engine]:
         yield engine
 
 
+@pytest.mark.slow("processes of its own")
 @pytest.mark.promise
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
 def test_workers_are_on_both_nodes_and_one_that_dies_is_replaced(engine: Engine) -> None:
@@ -100,6 +107,7 @@ def test_workers_are_on_both_nodes_and_one_that_dies_is_replaced(engine: Engine)
     assert isinstance(died, WorkerDied) and "actor died" in str(died)
 
 
+@pytest.mark.slow("processes of its own")
 @pytest.mark.promise
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
 def test_two_nodes_come_to_the_bits_of_one_process(
@@ -134,6 +142,7 @@ def _actors() -> list[dict[str, int]]:
     return [one for one in actors().values() if one["State"] == "ALIVE"]
 
 
+@pytest.mark.slow("processes of its own")
 @pytest.mark.promise
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")
 def test_more_workers_than_there_are_cpus(address: str) -> None:
