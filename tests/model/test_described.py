@@ -106,7 +106,7 @@ def of_another_format(values: dict[str, Any]) -> None:
         (of_another_type, "heads is 'two', not of type int"),
         (true_for_one, "heads is True, not of type int"),
         (no_list, r"block_linears is \{\}, not a list"),
-        (of_another_format, "a format other than 5"),
+        (of_another_format, "a format other than 6"),
     ],
 )
 def test_another_form_is_refused(

@@ -142,13 +142,15 @@ def probe(config: Config, warm_steps: int, kept_steps: int) -> CutProbe:
     prepared = prepare_data(config, found.path)
     adapter = make_adapter(config.adapter, prepared.task)
     part = (found.path, prepared.task, config.model.cut, adapter)
-    classes = len(prepared.data.class_names)
+    classes, size = len(prepared.data.class_names), config.data.image_size
     folder = start_folder(config.adapter)
     start = NOTHING if folder is None else read_adapter(folder, adapter)
     smoothing = config.training.label_smoothing
     parts = Parts(
-        load_device_part(*part, classes=classes, start=start),
-        load_server_part(*part, classes=classes, label_smoothing=smoothing, start=start),
+        load_device_part(*part, classes=classes, image_size=size, start=start),
+        load_server_part(
+            *part, classes=classes, image_size=size, label_smoothing=smoothing, start=start
+        ),
     )
     begun = ""
     if folder is not None:

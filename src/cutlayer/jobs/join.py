@@ -254,6 +254,7 @@ def _own_tensors(terms: Terms, *, joining: Joining) -> Mapping[str, Tensor]:
         config.model.cut,
         make_adapter(config.adapter, terms.task),
         classes=terms.classes,
+        image_size=config.data.image_size,
         placement=Placement(base=Base(config.devices.base)),
     )
     return with_files(tensors, joining.model)
@@ -301,6 +302,7 @@ def _ready(terms: Terms, joining: Joining, parts: PartCache) -> Ready:
         config.model.cut,
         make_adapter(config.adapter, terms.task),
         classes=terms.classes,
+        image_size=config.data.image_size,
         placement=Placement(joining.device, Base(config.devices.base)),
     )
     order = np.arange(len(samples))

@@ -478,6 +478,7 @@ def _part(job: Job, directory: RunDirectory) -> PartFile:
         config.model.cut,
         job.adapter,
         classes=len(job.prepared.data.class_names),
+        image_size=config.data.image_size,
         placement=Placement(base=Base(config.devices.base)),
     )
     return write_part(directory.path / _PART, job.found.path, tensors)

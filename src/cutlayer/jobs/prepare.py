@@ -296,12 +296,19 @@ def _server(
     classes, (below, above) = len(prepared.data.class_names), placements
     folder = start_folder(config.adapter)
     start = NOTHING if folder is None else read_adapter(folder, adapter)
+    size = config.data.image_size
     device_part = load_device_part(
-        *part, classes=classes, placement=below, trained=scheme.trained, start=start
+        *part,
+        classes=classes,
+        image_size=size,
+        placement=below,
+        trained=scheme.trained,
+        start=start,
     )
     server_part = load_server_part(
         *part,
         classes=classes,
+        image_size=size,
         placement=above,
         trained=scheme.trained,
         activation_memory=ActivationPolicy(config.server.activation_memory),

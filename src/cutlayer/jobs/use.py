@@ -126,6 +126,7 @@ def load_trained(
         facts.task,
         spec,
         classes=len(facts.class_names) or 2,
+        image_size=config.data.image_size,
         placement=Placement(place, above),
         below=(facts.cut, below) if mixed else None,
     )

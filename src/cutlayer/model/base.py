@@ -390,7 +390,7 @@ class Place:
         Linear layers of the blocks (GPT-2's too) have the base's. So have large embeddings. Large
         heads have them too, but where the base is nf4 they are int8: in nf4, the head of SmolLM2
         adds a sixth to the perplexity, in int8 0.2 %; its embedding in nf4 0.9 %. All else is
-        float32: norms, biases, convolutions, small embeddings and heads.
+        float32, rounded to bfloat16: norms, biases, convolutions, small embeddings and heads.
         """
         if len(shape) != 2 or not (self.inside or math.prod(shape) >= LARGE):
             return Base.FLOAT32
@@ -428,7 +428,9 @@ def pack_model(
     """Put a model's weights into the numbers of their base, one after another as they are read from
     the file they are mapped from; `plain` names those that stay float32 all the same.
 
-    What is not packed becomes `dtype`. Gives the names of weights that are not finite. Raises
+    What is not packed becomes `dtype`, where the base has fewer bits rounded to bfloat16, as which
+    it is sent (norms, biases, convolutions and positions, half of a shallow part's bytes beside
+    nf4). Gives the names of weights that are not finite. Raises
     ConfigError where bitsandbytes is needed and not there.
     """
     left, bad = set(plain), []
@@ -437,23 +439,21 @@ def pack_model(
         if source.numel() and not _finite(source):
             bad.append(places[0].name)
         # a tied weight is held in each place's numbers, once
-        values: dict[Base, nn.Parameter] = {}
+        values: dict[tuple[Base, bool], nn.Parameter] = {}
         for place in places:
-            numbers = (
-                Base.FLOAT32
-                if place.name in left
-                else place.numbers(base_of_name(place.name), shape)
-            )
-            if numbers not in values:
+            base = Base.FLOAT32 if place.name in left else base_of_name(place.name)
+            numbers, exact = place.numbers(base, shape), base is Base.FLOAT32
+            if (numbers, exact) not in values:
                 as_it_is = numbers is Base.FLOAT32 or (
                     numbers is Base.BFLOAT16 and dtype is torch.bfloat16
                 )
-                value = source.to(dtype) if as_it_is else pack(source, numbers, dtype)
+                rounded = source if exact else source.bfloat16()
+                value = rounded.to(dtype) if as_it_is else pack(source, numbers, dtype)
                 if value is source:
-                    values[numbers] = parameter
+                    values[numbers, exact] = parameter
                 else:
-                    values[numbers] = nn.Parameter(value, requires_grad=False)
-            place.put(values[numbers])
+                    values[numbers, exact] = nn.Parameter(value, requires_grad=False)
+            place.put(values[numbers, exact])
         if all(value is not parameter for value in values.values()):
             forget(source)
     return bad

@@ -29,6 +29,7 @@ from cutlayer.model.blocks import Anatomy
 from cutlayer.model.described import AdapterSpec, DescribedModel, ModelRequest
 from cutlayer.model.inputs import channels, example_inputs, patch_sides, token_limit
 from cutlayer.model.lora import linear_shape
+from cutlayer.model.positions import at_image_size
 from cutlayer.model.proof import examine
 from cutlayer.model.reduced import chosen_experts
 from cutlayer.model.tasks import read_config, setting, task_config, text_or_vision
@@ -57,7 +58,7 @@ def describe(
     `padded`: whether a mini-batch's texts differ in length (None: in text classification they do).
     Raises ModelError or UnsupportedModelError as `load_device_part` does.
     """
-    config = task_config(read_config(source), task, classes)
+    config = at_image_size(task_config(read_config(source), task, classes), task, image_size)
     model, anatomy = examine(config, task, image_size)
     example = example_inputs(model, task, image_size)
     check_adapter(model, anatomy, adapter, task)
@@ -178,7 +179,8 @@ def image_tokens(source: Path | PreTrainedConfig, image_size: int) -> int:
     Raises ModelError for a size that the patch does not divide.
     """
     task: Task = "image-classification"
-    return examine(task_config(read_config(source), task, classes=2), task, image_size)[1].tokens
+    config = at_image_size(task_config(read_config(source), task, classes=2), task, image_size)
+    return examine(config, task, image_size)[1].tokens
 
 
 @dataclass(frozen=True)

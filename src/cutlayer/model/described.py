@@ -18,7 +18,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from cutlayer.errors import ConfigError, ModelError, UnsupportedModelError
 from cutlayer.spec import ModelSpec, Task
 
-FORMAT = 5
+FORMAT = 6
 
 
 @dataclass(frozen=True)

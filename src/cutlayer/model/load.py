@@ -43,6 +43,7 @@ from cutlayer.model.blocks import (
 from cutlayer.model.checkpoint import check_finite, check_weights
 from cutlayer.model.described import AdapterSpec
 from cutlayer.model.placement import ON_HOST, Placement
+from cutlayer.model.positions import at_image_size, fit_positions
 from cutlayer.model.proof import examine
 from cutlayer.model.split import DevicePart, ServerPart, WholeModel
 from cutlayer.model.tasks import read_config, task_class, task_config
@@ -78,6 +79,7 @@ def load_device_part(
     adapter: AdapterSpec,
     *,
     classes: int,
+    image_size: int | None = None,
     placement: Placement = ON_HOST,
     trained: Trained = Trained.ADAPTERS,
     start: Mapping[str, Tensor] = NOTHING,
@@ -85,11 +87,13 @@ def load_device_part(
     """The embedding and blocks 1..cut of the model in a folder that `save_pretrained` wrote.
 
     `classes`: labels of the head, which this side never holds; any value for a language model.
-    `start`: what slots begin with, by name; those that are not named begin as new ones.
+    `image_size` [pixel]: the side of the images, as `at_image_size` takes it; every part of a model
+    is read with the same. `start`: what slots begin with, by name; those that are not named begin
+    as new ones.
     Raises ModelError for a folder, cut or adapter that does not fit, UnsupportedModelError for an
     architecture that cannot be split.
     """
-    plan = _plan(path, task, adapter, classes, trained)
+    plan = _plan(path, task, adapter, classes, trained, image_size)
     model, known = _read_device(plan, cut, placement)
     adapted = plan.adapted(model, {**known, **start}, placement, patches=True, head=False)
     return DevicePart(adapted, task, cut)
@@ -102,11 +106,13 @@ def device_tensors(
     adapter: AdapterSpec,
     *,
     classes: int,
+    image_size: int | None = None,
     placement: Placement = ON_HOST,
 ) -> dict[str, Tensor]:
     """The frozen weights of `load_device_part` by name: a folder that has these alone, beside the
     model's small files, gives the same part. Raises what it raises."""
-    model, _ = _read_device(_plan(path, task, adapter, classes, Trained.ADAPTERS), cut, placement)
+    plan = _plan(path, task, adapter, classes, Trained.ADAPTERS, image_size)
+    model, _ = _read_device(plan, cut, placement)
     return named_tensors(model)
 
 
@@ -117,6 +123,7 @@ def load_server_part(
     adapter: AdapterSpec,
     *,
     classes: int,
+    image_size: int | None = None,
     placement: Placement = ON_HOST,
     trained: Trained = Trained.ADAPTERS,
     activation_memory: ActivationPolicy = ActivationPolicy.KEEP,
@@ -130,7 +137,7 @@ def load_server_part(
     must be trained (`AdapterSpec.head`), or ModelError is raised, as for all that
     `load_device_part` names.
     """
-    plan = _plan(path, task, adapter, classes, trained)
+    plan = _plan(path, task, adapter, classes, trained, image_size)
     _check_cut(cut, plan.anatomy)
     injection = Injection()
     model, known = _read(
@@ -191,6 +198,7 @@ def load_whole(
     adapter: AdapterSpec | None,
     *,
     classes: int,
+    image_size: int | None = None,
     placement: Placement = ON_HOST,
     below: tuple[int, Base] | None = None,
     trained: Trained = Trained.ADAPTERS,
@@ -200,7 +208,7 @@ def load_whole(
 
     Raises what `load_server_part` raises.
     """
-    plan = _plan(path, task, adapter, classes, trained)
+    plan = _plan(path, task, adapter, classes, trained, image_size)
     model, known = _read(plan, placement, lambda model: None, below=below)
     return WholeModel(plan.adapted(model, known, placement, patches=True, head=True), task)
 
@@ -277,11 +285,16 @@ class _Plan:
 
 
 def _plan(
-    path: Source, task: Task, adapter: AdapterSpec | None, classes: int, trained: Trained
+    path: Source,
+    task: Task,
+    adapter: AdapterSpec | None,
+    classes: int,
+    trained: Trained,
+    image_size: int | None = None,
 ) -> _Plan:
     """Everything that can be known, and refused, before any weight is read."""
     config = path.config if isinstance(path, HeldWeights) else path
-    config = task_config(read_config(config), task, classes)
+    config = at_image_size(task_config(read_config(config), task, classes), task, image_size)
     model, anatomy = examine(config, task)
     if adapter is not None:
         check_adapter(model, anatomy, adapter, task)
@@ -342,6 +355,8 @@ def _read(
             parameter.data = parameter.data.to(stored.dtype)
 
     model, info = _from_pretrained(plan, _pruned_class(plan.model_class, cut_off))
+    for tensors in _by_file(path):
+        info = fit_positions(model, info, tensors, placement.dtype)
     absent = check_weights(path, plan.anatomy, info, plan.classes, plan.trains_head)
     trained = {
         name

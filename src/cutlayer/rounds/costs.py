@@ -220,12 +220,16 @@ class SentWeights:
 
     def bytes(self, model: ModelSpec, cut: int) -> float:
         """Of the devices' part in their base; with `cut = blocks` of the whole."""
-        return 0.0 if self.devices_have_them else model.device_weight_bytes(cut, self._share)
+        if self.devices_have_them:
+            return 0.0
+        # what a base does not pack, it rounds to bfloat16
+        rounded = Base.BFLOAT16 if model.device_base is not Base.FLOAT32 else self.checkpoint
 
-    def _share(self, base: Base) -> float:
-        if base is Base.FLOAT32 and self.checkpoint is Base.BFLOAT16:
-            return _FROM_BFLOAT16
-        return CODED_SHARES[base]
+        def share(base: Base) -> float:
+            from_bfloat16 = base is Base.FLOAT32 and rounded is Base.BFLOAT16
+            return _FROM_BFLOAT16 if from_bfloat16 else CODED_SHARES[base]
+
+        return model.device_weight_bytes(cut, share)
 
 
 @dataclass(frozen=True)
