@@ -189,6 +189,25 @@ def test_hostile_names_are_text_and_nothing_else(tmp_path: Path) -> None:
     assert len(drawings(path)) == 6
 
 
+def test_the_other_way_to_treat_the_device_part_stands_beside_the_seconds(tmp_path: Path) -> None:
+    directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=2))
+    assert "instead" not in read_page(write_report(directory)).text
+    other = {
+        "scheme": "sft",
+        "delay_s": 2.84,
+        "first_delay_s": 10.3,
+        "uplink_bytes": 7_800_000,
+        "downlink_bytes": 1_300_000,
+        "gain": 0.0104,
+        "gain_error": 0.026,
+        "accuracy_trained": 0.75,
+    }
+    (directory / "summary.json").write_text(json.dumps(summary_of(directory) | {"beside": other}))
+    text = " ".join(read_page(write_report(directory)).text.split())
+    assert "With sft instead a round after the first takes 2.84 s, planned" in text
+    assert "training the device part brings 1.0 ± 2.6 of 75.0 points, by its profile" in text
+
+
 def test_a_last_round_without_devices_is_told_in_words(tmp_path: Path) -> None:
     directory = write_fake_run(tmp_path / "run", FakeRun(devices=2, rounds=2))
     steps = [json.loads(line) for line in (directory / "trace.jsonl").read_text().splitlines()]
