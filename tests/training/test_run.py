@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -132,26 +133,21 @@ def test_a_second_run_never_overwrites_a_first(vision: Folders, tmp_path: Path) 
 @pytest.mark.slow("a process that is killed, for each codec")
 @pytest.mark.promise
 @pytest.mark.parametrize(
-    ("moment", "planner", "scheme"),
+    ("moment", "sections"),
     [
-        ((1, 3), "even", "sft"),
-        ((2, 2), "random", "sft"),
-        ((3, 5), "two-timescale", "sft"),
-        ((3, 3), "even", "sft-cached"),
+        ((1, 3), {}),
+        ((2, 2), {"planner": "random"}),
+        ((3, 5), {"planner": "two-timescale"}),
+        ((3, 3), {"scheme": "sft-cached"}),
+        ((3, 2), {"devices": {"count": 6, "per_round": 2, "availability": 0.8}}),
     ],
 )
 def test_killed_in_a_round_it_resumes_to_the_same_bits(
-    vision: Folders, tmp_path: Path, moment: tuple[int, int], planner: str, scheme: str
+    vision: Folders, tmp_path: Path, moment: tuple[int, int], sections: dict[str, Any]
 ) -> None:
-    """Shares that follow the rounds before are among them."""
-    config = tiny.config(
-        *vision,
-        scheme=scheme,
-        training={"rounds": 4},
-        server={"group": 1},
-        planner=planner,
-        channel={"fading": "rayleigh"},
-    )
+    """Shares that follow the rounds before are among them, and devices of a population."""
+    common = {"training": {"rounds": 4}, "server": {"group": 1}, "channel": {"fading": "rayleigh"}}
+    config = tiny.config(*vision, **common, **sections)
     whole = start(config, tmp_path / "whole").path
     file = tmp_path / "config.yaml"
     file.write_text(config_yaml(config), encoding="utf-8")

@@ -189,7 +189,8 @@ def part_of_side(state: AdapterState, places: slice, devices: Sequence[int]) -> 
 
 def joined_sides(states: Sequence[AdapterState]) -> AdapterState:
     """The inverse, of all devices in their order. Of a row that is not one of several, the
-    first's."""
+    first's. Takes the optimiser states out of those that it is given: both together would be most
+    of a population's memory."""
     first = states[0]
     if len(states) == 1:
         return first
@@ -197,10 +198,21 @@ def joined_sides(states: Sequence[AdapterState]) -> AdapterState:
     if _OWN in coded:
         coded[_OWN] = torch.cat([state.coded[_OWN] for state in states])
     optimizer = {
-        name: torch.cat([state.optimizer[name] for state in states]) for name in first.optimizer
+        name: _joined([state.optimizer.pop(name) for state in states])
+        for name in tuple(first.optimizer)
     }
     row = first.row if first.row.ndim == 1 else torch.cat([state.row for state in states])
     return AdapterState(row, optimizer, coded)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """These one after another: what they are slices of, where that is this, and else a copy."""
+    whole, at = parts[0]._base, 0
+    for part in parts:
+        if whole is None or part._base is not whole or part.data_ptr() != whole[at:].data_ptr():
+            return torch.cat(list(parts))
+        at += len(part)
+    return whole if whole is not None and len(whole) == at else torch.cat(list(parts))
 
 
 @dataclass(frozen=True, eq=False)

@@ -232,8 +232,10 @@ class Round:
         if not merges:
             return self._with_missed(whole, before, made)
         if made != self._devices:
-            places = [place for place, device in enumerate(self._devices) if device in made]
-            return replace(whole, row=merged(aggregation, whole.row[places], weights))
+            rows, places = whole.row, [n for n, own in enumerate(self._devices) if own in made]
+            for to, place in enumerate(places):  # no second copy of all
+                rows[to] = rows[place]
+            return replace(whole, row=merged(aggregation, rows[: len(places)], weights))
         if isinstance(aggregation, FedAvg) and whole.row.ndim == 1:
             row = to_device(aggregation.of_sums([end.row for end in ends], weights), part.device)
         elif len(whole.row) == 1:
