@@ -3,7 +3,7 @@
     python benchmarks/load.py [--quick] [--json FILE]
     PYTHONPATH=tests python benchmarks/load.py steps [--devices N] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install '.[train,net]'`. The
+See README.md here for what each figure answers. Needs `pip install '.[bench]'`. The
 server is `cutlayer serve` in a process of its own; the devices are sessions of `cutlayer join`,
 shared out over two processes of this file.
 
@@ -302,9 +302,9 @@ def _print(load: Load) -> None:
 
 def _print_steps(rows: Sequence[StepRow]) -> None:
     """Rounds without computations."""
-    print(f"\n{'no computation':24}{'ms a step':>10}{'x':>7}")
+    print(f"\n{'no computation':24}{'ms a step':>10}{'x':>7}{'server CPU ms':>15}{'x':>7}")
     for row in rows:
-        print(f"{row.name:24}{row.step_ms:10.2f}{row.x:7.2f}")
+        print(f"{row.name:24}{row.step_ms:10.2f}{row.x:7.2f}{row.cpu_ms:15.2f}{row.cpu_x:7.2f}")
     found = next(row.x for row in rows if row.name == LINK)
     print(f"goal: our link in at most {_GOAL} times of {BARE}: {found:.2f}, ", end="")
     print("met" if found <= _GOAL else "missed")

@@ -37,8 +37,8 @@ from cutlayer.net.server.journal import Entry, Journal
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import ServerWatch
 from cutlayer.net.wire.frames import Bounds, journal_limits
-from cutlayer.net.wire.grpc_link import connect, serve
 from cutlayer.net.wire.link import ConnectionLimits, Link, in_place
+from cutlayer.net.wire.link_server import serve
 from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.net.wire.messages import (
     Activation,
@@ -51,6 +51,7 @@ from cutlayer.net.wire.messages import (
     Terms,
     Weight,
 )
+from cutlayer.net.wire.tls_link import connect
 from cutlayer.rounds.batching import Waiting
 from cutlayer.training.records import Silent
 
@@ -235,6 +236,8 @@ LIMITS = ConnectionLimits(
     connections=1024, unproven=1024, unproven_by_address=1024, arrivals_burst=1024
 )
 _OUTLINE = Outline("causal-lm", ())
+# not a kind: asks a process for the processor time that it has had
+_CPU = "processor time"
 _CLIENTS = 2
 _FILES = 8192
 
@@ -242,30 +245,38 @@ _FILES = 8192
 @dataclass(frozen=True)
 class StepRow:
     """Of one kind of connection: wall time a local step of one device, its round's opening and
-    adapter shared out over them; `x`: the median of the ratios to bare gRPC's round before it."""
+    adapter shared out over them, and the processor time of the server's process; `x`, `cpu_x`: the
+    medians of the ratios to bare gRPC's round before it."""
 
     name: str
     step_ms: float
     x: float
+    cpu_ms: float
+    cpu_x: float
 
 
 def measured_steps(site: Site, devices: int, rounds: int) -> list[StepRow]:
     """All kinds, a round each in turn, in another order each time."""
     with _processes(site, devices) as (server, clients):
         seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        cpu: dict[str, list[float]] = {kind: [] for kind in KINDS}
         for number in range(-1, rounds):  # one to warm up
             for turn in range(len(KINDS)):
                 kind = KINDS[(number + turn) % len(KINDS)]
                 players = clients if kind in (BARE, LINK) else [server]
+                before_s = _round([server], _CPU)
                 taken = _round(players, kind)
                 if number >= 0:
                     seconds[kind].append(taken)
+                    cpu[kind].append(_round([server], _CPU) - before_s)
     steps = devices * SIZES.local_steps
     return [
         StepRow(
             kind,
             step_ms=1e3 * median(seconds[kind]) / steps,
             x=median(a / b for a, b in zip(seconds[kind], seconds[BARE], strict=True)),
+            cpu_ms=1e3 * median(cpu[kind]) / steps,
+            cpu_x=median(a / b for a, b in zip(cpu[kind], cpu[BARE], strict=True)),
         )
         for kind in KINDS
     ]
@@ -322,7 +333,7 @@ def _round(players: list[Process], kind: str) -> float:
 async def _answer(play: Mapping[str, Callable[[], Awaitable[float]]]) -> None:
     """Play what standard input says until it ends; say how long each took."""
     while kind := (await asyncio.to_thread(sys.stdin.readline)).strip():
-        print(await play[kind](), flush=True)
+        print(time.process_time() if kind == _CPU else await play[kind](), flush=True)
 
 
 async def _server(site: Site) -> None:

@@ -6,8 +6,8 @@ each device an identity and samples of its own.
 
     python benchmarks/transport.py [--quick] [--json FILE]
 
-See README.md here for what each figure answers. Needs `pip install '.[train,net]'`. The server is
-a process of its own, which ends when this one does.
+See README.md here for what each figure answers. Needs `pip install '.[bench]'`. The server is a
+process of its own, which ends when this one does.
 """
 
 import argparse
@@ -50,10 +50,11 @@ from cutlayer.net.identity.credentials import (
     write_device_keys,
 )
 from cutlayer.net.identity.run_keys import RunKeys, init_keys, read_keys
-from cutlayer.net.wire.grpc_link import connect, serve
-from cutlayer.net.wire.link import ChunkReader, ConnectionLimits, Link, chunks_of
+from cutlayer.net.wire.link import ConnectionLimits, Link
+from cutlayer.net.wire.link_server import serve
 from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.net.wire.messages import Outline
+from cutlayer.net.wire.tls_link import connect
 
 LIMITS = ConnectionLimits()
 _OUTLINE = Outline("causal-lm", ())
@@ -64,7 +65,7 @@ _GOAL = 1.3
 _REPEATS = 20
 
 
-WHOLE, CHUNKS = "/bare/whole", "/bare/chunks"
+WHOLE = "/bare/whole"
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 # a frame opens with the length of the answer it wants
 _WANTED = struct.Struct("<I")
@@ -99,10 +100,7 @@ def bare_channel(port: int, keys: DeviceKeys | None) -> grpc.aio.Channel:
 async def bare_server(keys: RunKeys) -> tuple[grpc.aio.Server, int, int]:
     """A server that has started, its port without TLS and the one with mutual TLS."""
     server = grpc.aio.server(options=_UNLIMITED)
-    handlers = {
-        WHOLE.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(_answer_whole),
-        CHUNKS.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(_answer_chunks),
-    }
+    handlers = {WHOLE.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(_answer_whole)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bare", handlers),))
     credentials = grpc.ssl_server_credentials(
         [keys.server_pem], keys.authority_pem, require_client_auth=True
@@ -116,15 +114,6 @@ async def bare_server(keys: RunKeys) -> tuple[grpc.aio.Server, int, int]:
 async def _answer_whole(_: object, context: grpc.aio.ServicerContext) -> None:
     while (frame := await context.read()) is not grpc.aio.EOF:
         await context.write(answer(frame))
-
-
-async def _answer_chunks(_: object, context: grpc.aio.ServicerContext) -> None:
-    reader = ChunkReader(ConnectionLimits().frame_bytes)
-    while (chunk := await context.read()) is not grpc.aio.EOF:
-        frame = reader.feed(chunk)
-        if frame is not None:
-            for part in chunks_of(answer(frame)):
-                await context.write(part)
 
 
 def enrolled(keys: RunKeys, name: str) -> DeviceKeys:
@@ -176,31 +165,8 @@ class Bare(Peer):
 
 
 @final
-class BareChunks(Peer):
-    """A gRPC stream: a frame is messages of 1 MiB at most, cut as our link cuts it."""
-
-    name = "gRPC, mutual TLS, chunks"
-
-    async def open(self, port: int, keys: DeviceKeys) -> None:
-        self._channel = bare_channel(port, keys)
-        self._call = self._channel.stream_stream(CHUNKS)()
-        self._reader = ChunkReader(LIMITS.frame_bytes)
-
-    async def ask(self, frame: bytes) -> bytes:
-        for chunk in chunks_of(frame):
-            await self._call.write(chunk)
-        while (found := self._reader.feed(await self._call.read())) is None:
-            pass
-        return found
-
-    async def close(self) -> None:
-        self._call.cancel()
-        await self._channel.close()
-
-
-@final
 class Ours(Peer):
-    """Our link, by way of the server's listener."""
+    """Our link."""
 
     name = "our link"
 
@@ -217,16 +183,14 @@ class Ours(Peer):
 
 PLAIN = Bare("gRPC, no TLS", secure=False)
 BARE = Bare("gRPC, mutual TLS", secure=True)
-CHUNKED = BareChunks()
 OURS = Ours()
 # which of the server's ports each one speaks to
 PORTS: Mapping[str, str] = {
     PLAIN.name: "plain",
     BARE.name: "secure",
-    CHUNKED.name: "secure",
     OURS.name: "ours",
 }
-PEERS: tuple[Peer, ...] = (PLAIN, BARE, CHUNKED, OURS)
+PEERS: tuple[Peer, ...] = (PLAIN, BARE, OURS)
 
 
 @dataclass(frozen=True)

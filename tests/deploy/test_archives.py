@@ -36,7 +36,7 @@ build_meta.build_wheel(folder)
 # modules of extras, as Python marks those that cannot be imported
 EXTRAS = dict.fromkeys(
     ("torch", "transformers", "safetensors", "PIL", "matplotlib", "datasets", "onnx", "gguf",
-     "grpc", "cryptography", "prometheus_client")
+     "cryptography", "prometheus_client")
 )  # fmt: skip
 
 

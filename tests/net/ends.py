@@ -17,10 +17,11 @@ from cutlayer.net.identity.credentials import (
     signing_request,
 )
 from cutlayer.net.identity.run_keys import RunKeys, init_keys
-from cutlayer.net.wire.grpc_link import LinkServer, OnLink, connect, serve
 from cutlayer.net.wire.link import ConnectionLimits, Link, LinkClosed
+from cutlayer.net.wire.link_server import LinkServer, OnLink, serve
 from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.net.wire.messages import Outline
+from cutlayer.net.wire.tls_link import connect
 
 LIMITS = ConnectionLimits()
 OUTLINE = Outline("text-classification", ("neg", "pos"))
@@ -88,7 +89,7 @@ async def serving(
     said: list[str] = []
 
     def hear(record: logging.LogRecord) -> None:
-        if record.name in ("cutlayer.net.wire.listener", "cutlayer.net.wire.grpc_link"):
+        if record.name in ("cutlayer.net.wire.listener", "cutlayer.net.wire.link_server"):
             said.append(record.getMessage())
 
     with records_to(hear):

@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from typing import final
 
+from cutlayer.net.wire.frames import Buffers
 from cutlayer.net.wire.link import Link, LinkClosed
 
 
@@ -24,9 +25,9 @@ class MemoryLink(Link):
         """The name given to the other end."""
         return self._peer
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, frame: Buffers) -> None:
         """Into the other end's queue; waits while it is full."""
-        await self._outbox.put(frame)
+        await self._outbox.put(b"".join(frame) if isinstance(frame, tuple) else frame)
 
     async def receive(self) -> bytes:
         """The next frame that the other end sent, those before it closed included."""

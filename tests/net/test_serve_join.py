@@ -26,9 +26,9 @@ from cutlayer.jobs.serve import ListenAddresses, Service, resume
 from cutlayer.jobs.train import new_directory, start
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.wire.frames import Wire, device_limits
-from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.link import ConnectionLimits, Link, LinkClosed, in_place
 from cutlayer.net.wire.messages import Ask, Message, Refused, Welcome
+from cutlayer.net.wire.tls_link import connect
 from cutlayer.report.run_reader import read_record
 from cutlayer.training.records import Observer, RoundRecord, Silent
 from cutlayer.training.run_directory import RunDirectory

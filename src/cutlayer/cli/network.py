@@ -111,10 +111,10 @@ def share_one_arena() -> None:
     """For this process, from now on; a setting of the user's own (MALLOC_ARENA_MAX) counts more.
 
     Arenas that threads have already stay: call it early. glibc gives threads arenas of their own,
-    up to eight a processor, and memory that was freed in one serves no other. What gRPC's threads
-    allocate for each message is freed by whichever thread is done with it: a server of 200 devices
-    was still growing after 20 rounds. With one arena it levels off within them
-    (`benchmarks/load.py`). Elsewhere there is nothing to do.
+    up to eight a processor, and memory that was freed in one serves no other. Frames come to the
+    loop's thread, and what is computed of them in others is freed wherever it is done with. With
+    one arena a server of 200 devices levels off (`benchmarks/load.py`). Elsewhere there is nothing
+    to do.
     """
     if "MALLOC_ARENA_MAX" in os.environ:
         return

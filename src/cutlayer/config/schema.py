@@ -501,7 +501,7 @@ class NetSection(Section):
         default=280,
         ge=1,
         le=MOST_DEVICES,
-        description="connections at a time, in all; three files each",
+        description="connections at a time, in all; a file descriptor each",
     )
 
 

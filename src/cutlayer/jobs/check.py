@@ -55,7 +55,7 @@ from cutlayer.jobs.scheme import make_merging, make_scheme, read_own_profile, se
 from cutlayer.logs import unheard
 from cutlayer.model.described import likely_tasks
 from cutlayer.net.wire.link import device_name
-from cutlayer.net.wire.listener import any_socket
+from cutlayer.net.wire.listener import listening_sockets
 from cutlayer.planner.allocation import ObservedRound, ask_shares
 from cutlayer.planner.profile import Profile
 from cutlayer.rounds.participants import RoundEnd
@@ -399,7 +399,7 @@ def try_addresses(addresses: Mapping[str, tuple[str, int]]) -> None:
     with contextlib.ExitStack() as taken:
         for thing, address in addresses.items():
             try:
-                for one in _sockets(*address):
+                for one in listening_sockets(*address):
                     taken.enter_context(one)
             except OSError as error:
                 host, port = address
@@ -408,16 +408,6 @@ def try_addresses(addresses: Mapping[str, tuple[str, int]]) -> None:
                     f" machine with a free port as {thing}",
                     thing=thing,
                 ) from error
-
-
-def _sockets(host: str, port: int) -> Iterator[socket.socket]:
-    """One for each address that the name has, as a server makes them."""
-    both = any_socket(host, port)
-    if both is not None:
-        yield both
-        return
-    for family, *_, found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        yield socket.create_server(found[:2], family=family)
 
 
 def _reason(error: OSError) -> str:

@@ -39,10 +39,10 @@ from cutlayer.net.device.worker import DeviceWorker
 from cutlayer.net.identity.credentials import DeviceKeys, read_device_keys, read_token
 from cutlayer.net.identity.enrolment import ask_outline, enrol
 from cutlayer.net.wire.frames import bounds_of
-from cutlayer.net.wire.grpc_link import connect
 from cutlayer.net.wire.link import Compute, ConnectionLimits, Link, LinkClosed, PacedLink, in_thread
 from cutlayer.net.wire.messages import Opening, OwnSamples, Terms
 from cutlayer.net.wire.part_files import LIMIT_BYTES, PartCache
+from cutlayer.net.wire.tls_link import connect
 from cutlayer.rounds.schemes import SFT, SFT_CACHED, SFT_FROZEN, Scheme
 from cutlayer.spec import Base, MiniBatch
 from cutlayer.training.state import DeviceSide

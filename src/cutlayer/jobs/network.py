@@ -50,11 +50,10 @@ from cutlayer.net.wire.frames import (
     largest_frame,
     server_limits,
 )
-from cutlayer.net.wire.grpc_link import LARGEST_MESSAGE_BYTES, window_bytes
 from cutlayer.net.wire.link import OUTBOX_FRAMES, Compute, ConnectionLimits
-from cutlayer.net.wire.listener import BUFFER_BYTES
 from cutlayer.net.wire.messages import Outline, Terms
 from cutlayer.net.wire.part_files import write_part
+from cutlayer.net.wire.tls_link import INBOX_FRAMES, SCRATCH_BYTES, TRANSPORT_BYTES
 from cutlayer.planner.allocation import Shares
 from cutlayer.rounds.schemes import FEDAVG, DeviceOrder, Phase, Scheme, ServerOrder
 from cutlayer.spec import Base, MiniBatch, Trained
@@ -221,22 +220,15 @@ def _named(phases: Mapping[Phase, float] | None, delay_s: float) -> dict[str, fl
 # codecs' memory) is not in it: that is there from the start, and no device can add to it.
 
 
-_SIDES = 2
-# of a link: one that nobody received, and one behind it
-_INBOX_FRAMES = 2
-
-
 @dataclass(frozen=True)
 class MemoryBound:
     """The most bytes, by where they lie.
 
-    at_listener: on their way between two sides of connections. in_transport: within gRPC, a window
-    of what comes, and a message each way. in_links: frames that nobody received. in_sessions: of
-    each device a frame that waits for its turn, the frames that it has not read, its last reply
-    and its adapter.
+    in_transport: within asyncio and its TLS, of what comes and what goes. in_links: frames that
+    nobody received. in_sessions: of each device a frame that waits for its turn, the frames that it
+    has not read, its last reply and its adapter.
     """
 
-    at_listener: int
     in_transport: int
     in_links: int
     in_sessions: int
@@ -244,24 +236,24 @@ class MemoryBound:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.at_listener + self.in_transport + self.in_links + self.in_sessions
+        return self.in_transport + self.in_links + self.in_sessions
 
 
 def memory_bound(bounds: Bounds, devices: int, limits: ConnectionLimits) -> MemoryBound:
     """For so many devices, whose links keep to `limits`.
 
-    With C connections, N devices, frames of F_up and F_down bytes at most, window W and message M:
+    With C connections, N devices, frames of F_up and F_down bytes at most, W bytes in a transport
+    and S that may be read behind a frame:
 
-        C (2 buffer + W + 2 M + 2 F_up) + F_up + N (F_up + (outbox + 1) F_down + reply + adapter)
+        C (W + S + 2 F_up) + N (F_up + (outbox + 1) F_down + reply + adapter)
 
-    A frame more than links have waiting is one that is being put together.
+    Of a link's two frames, one may be put together yet.
     """
     up, down = largest_frame(server_limits(bounds)), largest_frame(device_limits(bounds))
     unread = (OUTBOX_FRAMES + 1) * down
     return MemoryBound(
-        at_listener=limits.connections * _SIDES * BUFFER_BYTES,
-        in_transport=limits.connections * (window_bytes(limits) + _SIDES * LARGEST_MESSAGE_BYTES),
-        in_links=limits.connections * _INBOX_FRAMES * up + up,
+        in_transport=limits.connections * TRANSPORT_BYTES,
+        in_links=limits.connections * (INBOX_FRAMES * up + SCRATCH_BYTES),
         in_sessions=devices * (up + unread + bounds.gradient_bytes + bounds.adapter_bytes),
     )
 

@@ -33,8 +33,8 @@ from cutlayer.net.operations.status import (
 )
 from cutlayer.net.operations.web import Operations
 from cutlayer.net.server import events
-from cutlayer.net.wire.grpc_link import LinkServer, serve
 from cutlayer.net.wire.link import in_thread
+from cutlayer.net.wire.link_server import LinkServer, serve
 from cutlayer.report.live_page import live_page
 from cutlayer.report.run_page import REPORT, write_report
 from cutlayer.training.records import Observer, Partition, RoundRecord
@@ -237,7 +237,7 @@ class Service:
 
     @property
     def held_bytes(self) -> int:
-        """What devices make the server hold now [bytes], gRPC's own buffers apart."""
+        """What devices make the server hold now [bytes], those of the system apart."""
         links = 0 if self._server is None else self._server.held_bytes
         return links + self._net.driver.held_bytes
 

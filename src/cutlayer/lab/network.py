@@ -7,7 +7,7 @@ get in each other's way.
 
 The channel's rate is for payload, as on the timeline; the kernel's token bucket (tc's tbf) counts
 whole Ethernet frames. So the bucket gets more, by what headers take of a long transfer: Ethernet,
-IPv4 and TCP with time stamps in each packet, HTTP/2, gRPC and TLS 1.3 in each record of 16 KiB. The
+IPv4 and TCP with time stamps in each packet, and TLS 1.3 in each record of 16 KiB. The
 acknowledgements of the other direction are left out: while one end of a link sends payload, the
 other waits.
 """
@@ -36,8 +36,8 @@ _PACKET_BYTES = 20 + 20 + 12
 FRAME_BYTES = _MTU_BYTES + _ETHERNET_BYTES
 # of a stream of bytes over TCP
 WIRE_PER_STREAM = FRAME_BYTES / (_MTU_BYTES - _PACKET_BYTES)
-# HTTP/2's frame, gRPC's message, TLS 1.3's record with its type and tag
-_RECORD_BYTES = 9 + 5 + 5 + 1 + 16
+# TLS 1.3's record with its type and tag
+_RECORD_BYTES = 5 + 1 + 16
 _RECORD_PAYLOAD_BYTES = 16 * KIB
 WIRE_PER_PAYLOAD = WIRE_PER_STREAM * (1 + _RECORD_BYTES / _RECORD_PAYLOAD_BYTES)
 

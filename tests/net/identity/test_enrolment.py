@@ -17,8 +17,9 @@ from cutlayer.errors import IdentityError
 from cutlayer.net.identity.credentials import InvitationToken, read_device_keys, write_device_keys
 from cutlayer.net.identity.enrolment import ask_outline, enrol
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.wire.listener import ENROL, LOOPBACK
+from cutlayer.net.wire.listener import LOOPBACK
 from cutlayer.net.wire.messages import Outline
+from cutlayer.net.wire.tls_link import ENROL, LINK, invited_context
 from net.ends import LIMITS, Served, enrolled, run_keys, serving
 
 
@@ -128,6 +129,7 @@ def impostor(keys: RunKeys, folder: Path) -> Iterator[tuple[int, list[bytes]]]:
     (folder / "crt").write_bytes(thief.certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "crt", folder / "key")
+    context.set_alpn_protocols([ENROL])
     authority = keys.authority.certificate.public_bytes(Encoding.DER)
     told: list[bytes] = []
     with socket.create_server((LOOPBACK, 0)) as listening:
@@ -135,11 +137,9 @@ def impostor(keys: RunKeys, folder: Path) -> Iterator[tuple[int, list[bytes]]]:
 
         def once() -> None:
             plain, _ = listening.accept()
-            with plain:
-                assert plain.recv(1) == ENROL
-                with context.wrap_socket(plain, server_side=True) as secure:
-                    secure.sendall(len(authority).to_bytes(4, "big") + authority)
-                    told.append(secure.recv(1000))
+            with plain, context.wrap_socket(plain, server_side=True) as secure:
+                secure.sendall(len(authority).to_bytes(4, "little") + authority)
+                told.append(secure.recv(1000))
 
         thread = threading.Thread(target=once)
         thread.start()
@@ -226,14 +226,9 @@ def test_a_server_of_something_else(tmp_path: Path) -> None:
     assert not (tmp_path / "pi").exists()
 
 
-async def shown(port: int, first: bytes, then: bytes) -> bytes:
+async def shown(port: int, then: bytes) -> bytes:
     """What a stranger sees who starts enrolling and then says `then`."""
-    reader, writer = await asyncio.open_connection(LOOPBACK, port)
-    writer.write(first)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    await writer.start_tls(context)
+    reader, writer = await asyncio.open_connection(LOOPBACK, port, ssl=invited_context())
     writer.write(then)
     seen = b""
     with contextlib.suppress(ConnectionError):
@@ -247,18 +242,19 @@ async def shown(port: int, first: bytes, then: bytes) -> bytes:
 @pytest.mark.parametrize(
     "then",
     [
-        b"\xff\xff" + bytes(100),  # beyond any message
-        b"\x00\x02pi\x00\x20" + bytes(32) + b"\x00\x01x",
-        b"\x00\x02\xff\xfe\x00\x00\x00\x00",  # a name that is no text
-        b"\x00\x00\x00\x00\x00\x00",
+        b"\x01\x10\x00\x00" + bytes(4097),  # beyond any message
+        b"\x02\x00\x00\x00pi\x20\x00\x00\x00" + bytes(32) + b"\x01\x00\x00\x00x",
+        b"\x02\x00\x00\x00\xff\xfe" + bytes(8),  # a name that is no text
+        bytes(12),
+        b"\xfe\xff\xff\xff",  # it is done
     ],
 )
 def test_a_stranger_sees_the_authority_and_nothing_else(then: bytes, keys: RunKeys) -> None:
     async def run() -> None:
         async with serving(keys) as served:
             authority = keys.authority.certificate.public_bytes(Encoding.DER)
-            seen = await shown(served.port, ENROL, then)
-            assert seen == len(authority).to_bytes(4, "big") + authority
+            seen = await shown(served.port, then)
+            assert seen == len(authority).to_bytes(4, "little") + authority
             assert "refused 127.0.0.1" in await served.hears("refused")
 
     asyncio.run(run())
@@ -267,4 +263,24 @@ def test_a_stranger_sees_the_authority_and_nothing_else(then: bytes, keys: RunKe
 def test_the_limits_let_200_devices_of_one_address_enrol_at_once() -> None:
     assert LIMITS.unproven_by_address >= 200
     assert LIMITS.arrivals_burst >= 2 * 200  # to enrol, and to connect
-    assert 3 * LIMITS.connections <= 1024 - 184  # file descriptors
+    assert LIMITS.connections <= 1024 - 184  # file descriptors
+
+
+def test_an_old_server_is_told_apart(keys: RunKeys, tmp_path: Path) -> None:
+    """It does not know this version's enrolment, and the token is not sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*keys.server_files)
+    context.set_alpn_protocols([LINK])
+    with socket.create_server((LOOPBACK, 0)) as listening:
+
+        def once() -> None:
+            plain, _ = listening.accept()
+            with plain, context.wrap_socket(plain, server_side=True) as secure:
+                assert secure.recv(1) == b""
+
+        thread = threading.Thread(target=once)
+        thread.start()
+        token = keys.invite("pi", 60.0, time.time())
+        with pytest.raises(IdentityError, match="run the same version on both ends"):
+            enrol((LOOPBACK, listening.getsockname()[1]), token, tmp_path / "pi")
+        thread.join()

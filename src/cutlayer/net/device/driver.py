@@ -23,7 +23,7 @@ from cutlayer.errors import PacketError, RunError
 from cutlayer.files import Remedy, write_atomically
 from cutlayer.net.device import session as d
 from cutlayer.net.device.worker import DeviceWorker
-from cutlayer.net.wire.frames import Bounds, Kind, kind_of
+from cutlayer.net.wire.frames import Bounds, Buffers, Kind, kind_of
 from cutlayer.net.wire.link import Compute, Link, LinkClosed
 from cutlayer.net.wire.messages import (
     DeviceTimes,
@@ -287,7 +287,7 @@ class DeviceDriver:
                 return await self._work(computation)
         return None
 
-    async def _send(self, link: Link, frame: bytes) -> None:
+    async def _send(self, link: Link, frame: Buffers) -> None:
         self._watch.sends(kind_of(frame))
         await link.send(frame)
 

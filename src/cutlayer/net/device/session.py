@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, final
 
 from cutlayer.errors import FrameError
-from cutlayer.net.wire.frames import Bounds, Wire, device_limits
+from cutlayer.net.wire import frames
+from cutlayer.net.wire.frames import Bounds, Buffers, Wire, device_limits
 from cutlayer.net.wire.messages import (
     NOWHERE,
     Activation,
@@ -48,7 +49,7 @@ class Linked:
 class Received:
     """A frame of the server."""
 
-    frame: bytes
+    frame: frames.Received
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ Event: TypeAlias = (
 class Send:
     """Send this frame to the server."""
 
-    frame: bytes
+    frame: Buffers
 
 
 @dataclass(frozen=True)

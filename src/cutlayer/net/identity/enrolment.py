@@ -1,7 +1,7 @@
 """A device gets its certificate for a token: both ends of that exchange.
 
-Knows its bytes and its TLS; who may enrol is `identity.run_keys`. After the byte that asks the
-listener for it, and within TLS, each message is four bytes of length (big endian) and a body:
+Knows its messages; who may enrol is `identity.run_keys`. Each is a frame, as on a link
+(`wire.tls_link`), over TLS in which the device shows no certificate:
 
     server   the authority's certificate [DER]
     device   its name, the token's secret, its certificate signing request [DER], or an empty one
@@ -12,7 +12,6 @@ The device sends nothing until the authority has the fingerprint in the token, a
 of this TLS connection is one that this authority made for a server.
 """
 
-import asyncio
 import socket
 import ssl
 import struct
@@ -40,82 +39,38 @@ from cutlayer.net.identity.credentials import (
 )
 from cutlayer.net.identity.run_keys import RunKeys
 from cutlayer.net.wire.frames import TERMS_BYTES
-from cutlayer.net.wire.listener import ENROL, Connection, Listener, stop_listening
+from cutlayer.net.wire.link import Link
 from cutlayer.net.wire.messages import Outline, read_outline
+from cutlayer.net.wire.tls_link import ENROL, OTHER_VERSION, invited_context
 
 Answer = TypeVar("Answer")
 
-_LENGTH = struct.Struct("!I")
+_LENGTH = struct.Struct("<I")
 # a certificate on P-256 has some 450 bytes, a request 300
-_LARGEST_BYTES = 4096
-_TIMEOUT_S = 10.0
+LARGEST_BYTES = 4096
+TIMEOUT_S = 10.0
 
 
 class Enrolment:
-    """The server's end, behind the listener. One exchange a connection, within `_TIMEOUT_S`.
-    `outline`: what the invited are told of the run."""
+    """The server's end. `outline`: what the invited are told of the run."""
 
     def __init__(
-        self,
-        keys: RunKeys,
-        listener: Listener,
-        outline: Outline,
-        wall_clock: Callable[[], float] = time.time,
+        self, keys: RunKeys, outline: Outline, wall_clock: Callable[[], float] = time.time
     ) -> None:
         self._keys = keys
-        self._listener = listener
         self._outline = outline
         self._wall_clock = wall_clock
-        self._server: asyncio.Server | None = None
 
-    async def open(self, waiting: int) -> str:
-        """Open a socket behind the listener; where. `waiting`: how many may connect at once."""
-        path = self._listener.inner.path("enrolment")
-        context = _server_context(self._keys)
-        self._server = await asyncio.start_unix_server(
-            self._serve, path, ssl=context, backlog=waiting
-        )
-        return path
-
-    async def close(self) -> None:
-        """Stop listening; the listener cuts those off who are here."""
-        if self._server is not None:
-            await stop_listening(self._server)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = self._listener.connection_of(writer.get_extra_info("peername"))
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                if connection is not None:
-                    await self._exchange(reader, writer, connection)
-        except (TimeoutError, OSError, asyncio.IncompleteReadError):
-            pass  # the listener tells of connections that show nothing
-        finally:
-            writer.close()
-
-    async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: Connection
-    ) -> None:
-        authority = self._keys.authority.certificate.public_bytes(Encoding.DER)
-        writer.write(_message(authority))
-        name = await _read(reader)
-        secret = await _read(reader)
-        request = await _read(reader)
-        try:
-            answer = self._answer(name.decode("ascii", "replace"), secret, request)
-        except IdentityError as error:
-            connection.dismiss(str(error))
-            return
-        connection.prove()
-        writer.write(_message(answer))
-        await writer.drain()
-
-    def _answer(self, name: str, secret: bytes, request: bytes) -> bytes:
-        now_s = self._wall_clock()
+    async def exchange(self, link: Link) -> bytes:
+        """What to answer whoever is at the other end. Raises IdentityError with the reason of a
+        refusal, which is for the log; LinkClosed."""
+        await link.send(self._keys.authority.certificate.public_bytes(Encoding.DER))
+        name, secret, request = [bytes(await link.receive()) for _ in range(3)]
+        now_s, text = self._wall_clock(), name.decode("ascii", "replace")
         if not request:
-            self._keys.check_invitation(name, secret, now_s)
+            self._keys.check_invitation(text, secret, now_s)
             return self._outline.to_bytes()
-        return self._keys.enrol(name, secret, request, now_s).public_bytes(Encoding.DER)
+        return self._keys.enrol(text, secret, request, now_s).public_bytes(Encoding.DER)
 
 
 def ask_outline(address: tuple[str, int], token: InvitationToken) -> Outline:
@@ -174,12 +129,15 @@ def _exchanged(
     address: tuple[str, int], token: InvitationToken, request: bytes
 ) -> tuple[bytes, x509.Certificate]:
     """The server's answer, never an empty one, and its authority."""
-    with socket.create_connection(address, timeout=_TIMEOUT_S) as plain:
-        plain.sendall(ENROL)
-        with _client_context().wrap_socket(plain) as secure:
-            authority = _trusted(secure, token)
-            secure.sendall(b"".join(map(_message, (token.name.encode(), token.secret, request))))
-            answer = _receive(secure)
+    with (
+        socket.create_connection(address, timeout=TIMEOUT_S) as plain,
+        invited_context().wrap_socket(plain) as secure,
+    ):
+        if secure.selected_alpn_protocol() != ENROL:
+            raise IdentityError(f"the server {OTHER_VERSION}")
+        authority = _trusted(secure, token)
+        secure.sendall(b"".join(map(_message, (token.name.encode(), token.secret, request))))
+        answer = _receive(secure)
     if not answer:
         raise _not_accepted(token)
     return answer, authority
@@ -236,27 +194,3 @@ def _receive_exactly(secure: ssl.SSLSocket, count: int) -> bytes:
 
 def _message(body: bytes) -> bytes:
     return _LENGTH.pack(len(body)) + body
-
-
-async def _read(reader: asyncio.StreamReader) -> bytes:
-    (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-    if length > _LARGEST_BYTES:
-        raise OSError("a message too large for a certificate")
-    return await reader.readexactly(length)
-
-
-def _server_context(keys: RunKeys) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    certificate, key = keys.server_files
-    context.load_cert_chain(certificate, key)
-    return context
-
-
-def _client_context() -> ssl.SSLContext:
-    """TLS 1.3 that believes nobody yet: `_trusted` checks before anything is sent."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context

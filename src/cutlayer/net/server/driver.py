@@ -28,8 +28,15 @@ from cutlayer.net.server import session as s
 from cutlayer.net.server.journal import Entry, GroupCommit, Journal
 from cutlayer.net.server.timing import Controller, MeasuredRound
 from cutlayer.net.server.worker import ServerWorker
-from cutlayer.net.wire.frames import Kind, claims_kind, encode_message, kind_of
-from cutlayer.net.wire.link import OUTBOX_FRAMES, Compute, Link, LinkClosed, PacedLink, PatientLink
+from cutlayer.net.wire.frames import Buffers, Kind, claims_kind, encode_message, kind_of, size_of
+from cutlayer.net.wire.link import (
+    OUTBOX_FRAMES,
+    Compute,
+    Link,
+    LinkClosed,
+    PacedLink,
+    PatientLink,
+)
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -503,12 +510,12 @@ class ServerDriver:
         self._watch.took(device, message)
         return events.AdapterStored(device, message)
 
-    def _send(self, device: int, frame: bytes) -> None:
+    def _send(self, device: int, frame: Buffers) -> None:
         connection = self._connections.get(device)
         if connection is not None and not connection.push(frame, self._entries.entered):
             self._hang_up(device, "it does not read what it is sent")
 
-    def _leaves(self, device: int, own: "_Connection", frame: bytes) -> None:
+    def _leaves(self, device: int, own: "_Connection", frame: Buffers) -> None:
         """A frame begins to leave; on a connection that another one replaced it counts no more."""
         if self._connections.get(device) is own:
             self._watch.sends(device, kind_of(frame))
@@ -530,10 +537,10 @@ class _Connection:
         self._link = link
         self._until = until
         # one place more, for the end
-        self._outbox: asyncio.Queue[tuple[bytes, int] | None] = asyncio.Queue(OUTBOX_FRAMES + 1)
+        self._outbox: asyncio.Queue[tuple[Buffers, int] | None] = asyncio.Queue(OUTBOX_FRAMES + 1)
         self._unsent_bytes = 0
         self._ended = False
-        self.leaves: Callable[[bytes], None] = lambda frame: None
+        self.leaves: Callable[[Buffers], None] = lambda frame: None
         self.received_bytes = 0
 
     @property
@@ -541,12 +548,12 @@ class _Connection:
         """Of all frames [bytes]."""
         return self.received_bytes + self._unsent_bytes
 
-    def push(self, frame: bytes, entries: int) -> bool:
+    def push(self, frame: Buffers, entries: int) -> bool:
         """Whether there was room for a frame, which leaves when so many entries are on disk."""
         if self._ended or self._outbox.qsize() >= OUTBOX_FRAMES:
             return False
         self._outbox.put_nowait((frame, entries))
-        self._unsent_bytes += len(frame)
+        self._unsent_bytes += size_of(frame)
         return True
 
     def hang_up(self) -> None:
@@ -565,8 +572,8 @@ class _Connection:
         finally:
             await self._link.close()
 
-    async def _send(self, frame: bytes, entries: int) -> None:
+    async def _send(self, frame: Buffers, entries: int) -> None:
         await self._until(entries)
         self.leaves(frame)
         await self._link.send(frame)
-        self._unsent_bytes -= len(frame)
+        self._unsent_bytes -= size_of(frame)

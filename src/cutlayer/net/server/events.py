@@ -6,6 +6,7 @@ One value each; the driver brings the first and carries out the others.
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from cutlayer.net.wire.frames import Buffers, Received
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -36,7 +37,7 @@ class ReceivedFrom:
     """A frame of a device."""
 
     device: int
-    frame: bytes
+    frame: Received
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class SendTo:
     """Send this frame to a device."""
 
     device: int
-    frame: bytes
+    frame: Buffers
 
 
 @dataclass(frozen=True)

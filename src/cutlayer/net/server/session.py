@@ -52,7 +52,7 @@ from cutlayer.net.server.events import (
     Train,
     Warn,
 )
-from cutlayer.net.wire.frames import Bounds, Wire, server_limits
+from cutlayer.net.wire.frames import Bounds, Received, Wire, server_limits, size_of
 from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
@@ -245,7 +245,7 @@ class ServerSession:
                 self._ended = self._ended or ended
                 return self._go_on()
 
-    def _received(self, device: int, frame: bytes) -> list[Instruction]:
+    def _received(self, device: int, frame: Received) -> list[Instruction]:
         wire = self._wires.get(device)
         if wire is None:
             return []  # it was hung up on
@@ -442,8 +442,9 @@ class ServerSession:
     def _answer(self, device: int, message: Message) -> list[Instruction]:
         """For a device that is connected."""
         frame = self._wires[device].outgoing(message)
-        self.traffic.add(self.round, message, len(frame))
-        self.traffic.crossed(device, down=len(frame))
+        size = size_of(frame)
+        self.traffic.add(self.round, message, size)
+        self.traffic.crossed(device, down=size)
         return [SendTo(device, frame)]
 
     def _hang_up(self, device: int, reason: str) -> list[Instruction]:

@@ -6,18 +6,18 @@ All numbers are little endian:
 
     magic "CUTF" | version u8 | kind u8 | sections u8 | zero u8
     | round u32 | local step u32 | micro-batch u32 | sequence number u64
-    | tag u8, length u32 of each section | the sections | CRC-32 of all before u32
+    | tag u8, length u32 of each section | the sections
 
-Any change to these bytes is a new version. A checksum finds accidents; only the link (TLS) keeps
-forgers out, so a reader bounds every length by what it expects before it copies anything.
+Any change to these bytes is a new version. There is no checksum: a link's TLS authenticates every
+byte, and a journal has checksums of its own. A reader bounds every length by what it expects before
+it copies anything.
 """
 
 import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from enum import IntEnum
-from typing import Any, TypeVar, final
+from typing import Any, TypeAlias, TypeVar, final
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -57,12 +57,23 @@ from cutlayer.net.wire.messages import (
     Welcome,
 )
 from cutlayer.spec import MiniBatch
+from cutlayer.units import KIB
+
+# a frame as it came, which nobody else has
+Received: TypeAlias = bytes | bytearray
+# a frame to send: its bytes in one, or in parts that other frames may share
+Buffers: TypeAlias = Received | tuple[bytes, ...]
+
+
+def size_of(frame: Buffers) -> int:
+    """How long a frame is [bytes]."""
+    return sum(map(len, frame)) if isinstance(frame, tuple) else len(frame)
+
 
 MAGIC = b"CUTF"
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("<4sBBBBIIIQ")
 _ENTRY = struct.Struct("<BI")
-_CHECKSUM = struct.Struct("<I")
 _LARGEST_U32 = 2**32 - 1
 
 
@@ -122,29 +133,29 @@ class Frame:
 
 def to_bytes(frame: Frame) -> bytes:
     """The bytes of `frame`. Raises FrameError: a section of 2^32 bytes or more."""
+    return b"".join(to_parts(frame))
+
+
+def to_parts(frame: Frame) -> tuple[bytes, ...]:
+    """The bytes of `frame`, its sections as they are. Raises as `to_bytes`."""
     sections = frame.sections
     largest = max((len(section) for section in sections.values()), default=0)
     if largest > _LARGEST_U32:
         raise FrameError(f"a section of {largest} bytes: the format ends at {_LARGEST_U32}")
     place = frame.position
     numbers = (place.round, place.step, place.micro, frame.sequence)
-    parts = [
-        _HEADER.pack(MAGIC, VERSION, frame.kind, len(sections), 0, *numbers),
-        *(_ENTRY.pack(tag, len(section)) for tag, section in sections.items()),
-        *sections.values(),
-    ]
-    checksum = 0
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
-    return b"".join((*parts, _CHECKSUM.pack(checksum)))
+    header = _HEADER.pack(MAGIC, VERSION, frame.kind, len(sections), 0, *numbers)
+    entries = (_ENTRY.pack(tag, len(section)) for tag, section in sections.items())
+    return b"".join((header, *entries)), *sections.values()
 
 
-def kind_of(frame: bytes) -> Kind:
-    """The kind of a frame that `to_bytes` made."""
-    return Kind(frame[len(MAGIC) + 1])
+def kind_of(frame: Buffers) -> Kind:
+    """The kind of a frame that `to_parts` or `to_bytes` made."""
+    first = frame[0] if isinstance(frame, tuple) else frame
+    return Kind(first[len(MAGIC) + 1])
 
 
-def claims_kind(frame: bytes, kind: Kind) -> bool:
+def claims_kind(frame: Received, kind: Kind) -> bool:
     """Whether a frame that nobody has looked at yet says that it is of this kind."""
     return frame[len(MAGIC) + 1 : len(MAGIC) + 2] == bytes([kind])
 
@@ -154,13 +165,13 @@ def largest_frame(limits: Limits) -> int:
     return max(_largest(sections) for sections in limits.values())
 
 
-def from_bytes(data: bytes, limits: Limits) -> Frame:
+def from_bytes(data: Received, limits: Limits) -> Frame:
     """The frame in `data`.
 
     Raises FrameError: anything but a whole frame of this version, of a kind in `limits`, with the
     sections of that kind and none of them longer than its limit.
     """
-    if len(data) < _HEADER.size + _CHECKSUM.size:
+    if len(data) < _HEADER.size:
         raise FrameError(f"a frame of {len(data)} bytes: too short to be one")
     magic, version, number, count, zero, *numbers = _HEADER.unpack_from(data)
     if magic != MAGIC or zero:
@@ -177,9 +188,7 @@ def from_bytes(data: bytes, limits: Limits) -> Frame:
             f"a frame of {len(data)} bytes; {kind.name} has {_largest(limits[kind])} at most"
         )
     # a view: a frame may be as large as the tensor in it
-    body = memoryview(data)[: -_CHECKSUM.size]
-    if _CHECKSUM.pack(zlib.crc32(body)) != data[-_CHECKSUM.size :]:
-        raise FrameError(f"a frame of {len(data)} bytes with a wrong checksum: damaged")
+    body = memoryview(data)
     sizes, start = _table(body, count, limits[kind])
     round_number, step, micro, sequence = numbers
     sections = _cut(body[start:], sizes)
@@ -188,7 +197,7 @@ def from_bytes(data: bytes, limits: Limits) -> Frame:
 
 def _largest(sections: Mapping[FrameSection, int]) -> int:
     table = _ENTRY.size * len(sections)
-    return _HEADER.size + table + sum(sections.values()) + _CHECKSUM.size
+    return _HEADER.size + table + sum(sections.values())
 
 
 def _table(
@@ -235,11 +244,15 @@ _READERS: Mapping[type, TypeAdapter[Any]] = {
 
 def encode_message(message: Message, sequence: int) -> bytes:
     """The frame of `message`."""
+    return to_bytes(_frame(message, sequence))
+
+
+def _frame(message: Message, sequence: int) -> Frame:
     kind, position, sections = _parts(message)
-    return to_bytes(Frame(kind, position, sequence, sections))
+    return Frame(kind, position, sequence, sections)
 
 
-def decode_message(data: bytes, limits: Limits) -> tuple[Message, int]:
+def decode_message(data: Received, limits: Limits) -> tuple[Message, int]:
     """The message in a frame, and its sequence number. Raises FrameError: anything else."""
     frame = from_bytes(data, limits)
     return _message(frame), frame.sequence
@@ -528,6 +541,10 @@ def journal_limits(bounds: Bounds) -> Limits:
 # Knows no link: bytes go in and come out.
 
 
+# frames up to here are one piece
+_COPIED_BYTES = 64 * KIB
+
+
 @final
 class Wire:
     """Both directions of a connection, seen from one end; `limits` is what this end takes."""
@@ -537,13 +554,13 @@ class Wire:
         self._sent = 0
         self._received = 0
 
-    def outgoing(self, message: Message) -> bytes:
-        """The next frame to send."""
-        frame = encode_message(message, self._sent)
+    def outgoing(self, message: Message) -> Buffers:
+        """The next frame to send; what is large in it is the message's own, and not copied."""
+        frame = to_parts(_frame(message, self._sent))
         self._sent += 1
-        return frame
+        return frame if size_of(frame) > _COPIED_BYTES else b"".join(frame)
 
-    def incoming(self, frame: bytes) -> Message:
+    def incoming(self, frame: Received) -> Message:
         """The message of the next frame. Raises FrameError: no such frame, or not the next one."""
         message, sequence = decode_message(frame, self.limits)
         if sequence != self._received:

@@ -1,19 +1,19 @@
-"""What a session's driver asks of a connection: links that pace it or lose patience, its chunks;
-and who may have one.
+"""What a session's driver asks of a connection, links that pace it or lose patience, and who may
+have one.
 """
 
 import asyncio
 import ipaddress
 import re
-import struct
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
-from cutlayer.errors import ConfigError, FrameError, IdentityError
-from cutlayer.units import BITS_PER_BYTE, KIB, MIB, format_bytes
+from cutlayer.errors import ConfigError, IdentityError
+from cutlayer.net.wire.frames import Buffers, Received, size_of
+from cutlayer.units import BITS_PER_BYTE, KIB, MIB
 
 # What a session's driver asks of a connection. Knows no socket: each kind of link is a file.
 
@@ -31,11 +31,11 @@ class Link(ABC):
         """The authenticated name of the other end."""
 
     @abstractmethod
-    async def send(self, frame: bytes) -> None:
+    async def send(self, frame: Buffers) -> None:
         """Send one frame; waits while the peer is slow. Raises LinkClosed."""
 
     @abstractmethod
-    async def receive(self) -> bytes:
+    async def receive(self) -> Received:
         """One whole frame. Raises LinkClosed."""
 
     @abstractmethod
@@ -61,7 +61,7 @@ class PatientLink(Link):
         """The authenticated name of the other end."""
         return self._link.peer
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, frame: Buffers) -> None:
         """Send one frame. Raises LinkClosed, also for a reader that is too slow."""
         try:
             async with asyncio.timeout(self._patience_s):
@@ -71,7 +71,7 @@ class PatientLink(Link):
             await self._link.close(reason)
             raise LinkClosed(reason) from None
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> Received:
         """One whole frame. Raises LinkClosed."""
         return await self._link.receive()
 
@@ -157,14 +157,15 @@ class PacedLink(Link):
         """The authenticated name of the other end."""
         return self._link.peer
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, frame: Buffers) -> None:
         """Wait for the share's time, then send. Raises LinkClosed."""
         async with self._turn:
-            for start in range(0, len(frame), self._burst_bytes):
-                await self._take(min(self._burst_bytes, len(frame) - start))
+            size = size_of(frame)
+            for start in range(0, size, self._burst_bytes):
+                await self._take(min(self._burst_bytes, size - start))
             await self._link.send(frame)
 
-    async def receive(self) -> bytes:
+    async def receive(self) -> Received:
         """The next whole frame. Raises LinkClosed."""
         return await self._link.receive()
 
@@ -193,79 +194,6 @@ class PacedLink(Link):
         finally:
             self._waiting.cancel()
             self._waiting = None
-
-
-# Frames in chunks, so that neither end of a stream holds or waits for more than one mebibyte.
-#
-# Knows the chunks of one stream in order; nothing of what carries them. A chunk is four bytes, the
-# count of the frame's bytes still to come with this chunk's own (little endian), and as many of
-# them as fit. So a frame has one sequence of chunks, its length is known from the first, and bytes
-# that were lost or added show at once.
-
-
-CHUNK_BYTES = MIB
-_HEADER = struct.Struct("<I")
-_ROOM_BYTES = CHUNK_BYTES - _HEADER.size
-LARGEST_FRAME_BYTES = 2**32 - 1
-
-
-def chunks_of(frame: bytes) -> Iterator[bytes]:
-    """The chunks of `frame`, each of at most `CHUNK_BYTES`; an empty frame is one chunk.
-
-    Raises FrameError for a frame of 4 GiB or more.
-    """
-    if len(frame) > LARGEST_FRAME_BYTES:
-        raise FrameError(f"a frame of {format_bytes(len(frame))}; the limit is 4 GiB")
-    view = memoryview(frame)
-    for start in range(0, max(1, len(frame)), _ROOM_BYTES):
-        header = _HEADER.pack(len(frame) - start)
-        yield b"".join((header, view[start : start + _ROOM_BYTES]))
-
-
-class ChunkReader:
-    """Puts the frames of one stream together again, holding at most one.
-
-    largest_frame_bytes: a longer frame is refused at its first chunk.
-    """
-
-    def __init__(self, largest_frame_bytes: int) -> None:
-        self._largest = largest_frame_bytes
-        self._parts: list[memoryview] = []
-        self._missing = 0
-
-    @property
-    def within_frame(self) -> bool:
-        """Whether a frame has begun and not ended."""
-        return bool(self._parts)
-
-    @property
-    def held_bytes(self) -> int:
-        """What has come of it."""
-        return sum(len(part) for part in self._parts)
-
-    def feed(self, chunk: bytes) -> bytes | None:
-        """The frame that `chunk` completes, if any. Raises FrameError; the stream is then over."""
-        if not _HEADER.size <= len(chunk) <= CHUNK_BYTES:
-            raise FrameError(f"a chunk of {len(chunk)} bytes, neither empty nor within 1 MiB")
-        (missing,) = _HEADER.unpack_from(chunk)
-        self._check(missing, len(chunk) - _HEADER.size)
-        self._parts.append(memoryview(chunk)[_HEADER.size :])
-        self._missing = missing - (len(chunk) - _HEADER.size)
-        if self._missing:
-            return None
-        parts, self._parts = self._parts, []
-        return b"".join(parts)
-
-    def _check(self, missing: int, held: int) -> None:
-        if self.within_frame and missing != self._missing:
-            raise FrameError(f"a chunk with {missing} bytes to come where {self._missing} were")
-        if missing > self._largest:
-            raise FrameError(
-                f"a frame of {format_bytes(missing)} where {format_bytes(self._largest)} are the"
-                " limit"
-            )
-        if held != min(missing, _ROOM_BYTES):
-            raise FrameError(f"a chunk that holds {held} of {missing} bytes to come")
 
 
 # Where a driver's computations run: beside the event loop, so that links stay alive meanwhile.
@@ -316,7 +244,7 @@ def device_name(text: str) -> str:
 
 # Who may connect at all, and what a server puts up with from strangers and devices.
 #
-# Knows numbers; `listener.py`, `grpc_link.py` and `driver.py` keep to them.
+# Knows numbers; `listener.py`, `link_server.py` and `driver.py` keep to them.
 
 
 # what a device that reads may leave unread: an answer, its repetition, the next round's opening
@@ -328,15 +256,15 @@ class ConnectionLimits:
     """The defaults let 200 devices behind one address come at once, on 1024 file descriptors.
 
     frame_bytes: the largest frame of a device. Its link holds two at most that nobody received.
-    connections: in all, devices' and others'. Each takes three file descriptors.
+    connections: in all, devices' and others'. Each takes a file descriptor.
     unproven: connections that have not shown a certificate or a token yet, in all. Where these two
         leave no room, the address with the most unproven ones gives way to one with fewer.
     unproven_by_address: the same, of one address (of IPv6, one network of 64 bits).
     arrivals_burst, arrivals_per_s: new connections of one address, at once and in the long run.
     sessions_burst, sessions_per_s: new links of one device, at once and in the long run.
     proof_s: how long a connection may stay unproven.
-    keepalive_s: after so long without a byte the other end is asked whether it is there, and has
-        as long again to answer.
+    keepalive_s: within so long an end that has nothing to send says that it is there; one that
+        nothing came from for twice as long has gone.
     revocation_s: how often the device registry is looked at for certificates revoked.
     """
 

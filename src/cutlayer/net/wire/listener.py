@@ -1,81 +1,36 @@
-"""The server's one open port, and the sockets behind it."""
+"""The server's one open port: who gets in, and what is told of who does not.
+
+Knows TCP, addresses and the first byte of a connection; nothing of certificates. Each connection
+has an address, a reason and a limit; on one that says nothing, nothing is spent but its descriptor.
+"""
 
 import asyncio
 import contextlib
 import ipaddress
 import logging
 import math
-import shutil
 import socket
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-from typing import cast, final
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeAlias, final
 
 from cutlayer.net.wire.link import Admission, ConnectionLimits, network_of
-from cutlayer.units import KIB
 
-# Sockets between the listener and the servers behind it, in a folder of this user's own.
-#
-# Nobody else on the machine can reach them, and they carry bytes at less than half the processor
-# time of TCP on loopback. A server sees who connected by the name that the other end is bound to.
-
-
-# what one end may write before the other has read it [bytes], if the system allows
-_SEND_BYTES = 512 * 1024
-
-
-@final
-class InnerSockets:
-    """Where the servers behind are to listen, and numbered connections to them."""
-
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="cutlayer-"))
-        self._connections = 0
-
-    def path(self, server: str) -> str:
-        """Where `server` is to listen."""
-        return str(self._folder / server)
-
-    def connect(self, path: str) -> tuple[int, socket.socket]:
-        """A connection to the server that listens at `path`, and its number.
-
-        Raises OSError if nobody does, or has no time.
-        """
-        self._connections += 1
-        name = self._folder / f"{self._connections}"
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.setblocking(False)
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
-            connection.bind(str(name))
-            name.unlink()  # it stays the connection's name
-            connection.connect(path)
-        except OSError:
-            connection.close()
-            raise
-        return self._connections, connection
-
-    def close(self) -> None:
-        """Take the folder away."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def number_of(peer: str) -> int | None:
-    """The number of a connection, by the name that its server sees; None: it is none of these."""
-    tail = peer.rpartition("/")[2]
-    return int(tail) if tail.isdecimal() else None
-
+LOOPBACK = "127.0.0.1"
+_LOG = logging.getLogger(__name__)
+# asyncio's own
+_BACKLOG = 100
+# the first byte of TLS (RFC 8446, 5.1: a handshake record)
+_TLS = b"\x16"
+# refusals that are counted, so that a flood does not flood the log
+_REMEMBERED = 4096
+# where descriptors run out, until some may be free again
+_PAUSE_S = 0.2
 
 # Listening at any address: `::` is for IPv4 as well, as with other servers.
 #
 # asyncio would have it take IPv6 alone, and refuse every device that has an IPv4 address.
-
-
-_LOG = logging.getLogger(__name__)
-_BACKLOG = 100  # asyncio's own
 
 
 def any_socket(host: str, port: int) -> socket.socket | None:
@@ -91,6 +46,16 @@ def any_socket(host: str, port: int) -> socket.socket | None:
     return socket.create_server(
         (host, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=both
     )
+
+
+def listening_sockets(host: str, port: int) -> Iterator[socket.socket]:
+    """One that listens for each address that the name has. Raises OSError."""
+    both = any_socket(host, port)
+    if both is not None:
+        yield both
+        return
+    for family, *_, found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        yield socket.create_server(found[:2], family=family, backlog=_BACKLOG)
 
 
 async def stop_listening(server: asyncio.Server) -> None:
@@ -120,94 +85,69 @@ def _is_any(host: str) -> bool:
     return False
 
 
-# The server's one open port: lets connections in by `Admission` and hands them to who speaks TLS.
-#
-# Knows TCP, addresses and the first byte of a connection; nothing of certificates. gRPC tells
-# nobody of connections that fail before a call, so a refusal could have no address, no reason and
-# no limit; here each connection has all three. Bytes go through unread, at the pace of the slower
-# side.
+# Connections, by `Admission`.
 
 
-# the first byte of TLS (RFC 8446, 5.1: a handshake record), and of a device that wants to enrol,
-# which is not part of what follows
-TLS = b"\x16"
-ENROL = b"E"
-LOOPBACK = "127.0.0.1"
-BUFFER_BYTES = 512 * KIB
-_LEAVE_S = 0.5
-# refusals that are counted, so that a flood does not flood the log
-_REMEMBERED = 4096
-
-
+@final
 class Listener:
-    """Connections from outside, each with another to the server that its first byte asks for.
+    """Lets connections in, and tells of each refusal with its reason.
 
-    Each refusal is logged with its reason. inner: where the servers behind listen.
+    greet: what to do with a connection whose first byte is one of TLS, for as long as there is one;
+    cancelled when the connection is to end. It takes the socket over.
     """
 
-    def __init__(self, limits: ConnectionLimits) -> None:
-        self.behind: Mapping[bytes, str] = {}
-        self.inner = InnerSockets()
+    def __init__(self, limits: ConnectionLimits, greet: "Greet") -> None:
+        self.greet = greet
         self.proof_s = limits.proof_s
-        # one for all sides, since what came goes on at once
-        self.buffer = bytearray(BUFFER_BYTES)
         self.refusals = 0
         self._admission = Admission(limits, self._evict)
         # in the order of arrival
         self._connections: dict[Connection, None] = {}
-        self._by_number: dict[int, Connection] = {}
         self._refused: Counter[tuple[str, str]] = Counter()
-        self._server: asyncio.Server | None = None
-        self._closed = False
+        self._sockets: list[socket.socket] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self.greetings: set[asyncio.Task[None]] = set()
 
-    async def open(self, host: str, port: int, behind: Mapping[bytes, str]) -> int:
+    async def open(self, host: str, port: int) -> int:
         """Listen; the port, which the system chose if `port` is 0. Raises OSError. At `::` IPv4 is
-        taken, too.
-
-        behind: the path of `inner` for each first byte; with another byte nobody gets in.
-        """
-        self.behind = behind
-        loop, both = asyncio.get_running_loop(), any_socket(host, port)
-        self._server = await (
-            loop.create_server(lambda: _Outside(self), host, port)
-            if both is None
-            else loop.create_server(lambda: _Outside(self), sock=both)
-        )
-        return int(self._server.sockets[0].getsockname()[1])
-
-    @property
-    def held_bytes(self) -> int:
-        """What has come from one side and not gone to the other [bytes]."""
-        return sum(connection.held_bytes for connection in self._connections)
-
-    def connection_of(self, peer: str) -> "Connection | None":
-        """Whom a server behind sees as `peer`, if they came through here."""
-        number = number_of(peer)
-        return None if number is None else self._by_number.get(number)
+        taken, too."""
+        for listening in listening_sockets(host, port):
+            self._sockets.append(listening)
+            listening.setblocking(False)
+            self._accepting.append(asyncio.create_task(self._accept(listening)))
+        return int(self._sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         """Stop listening, and cut everybody off, whoever is half in too."""
-        self._closed = True
-        if self._server is not None:
-            await stop_listening(self._server)
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        for listening in self._sockets:
+            listening.close()
         for connection in tuple(self._connections):
             connection.prove()  # nobody is refused: it is us who leave
             connection.end()
-        while self._connections:
-            await asyncio.sleep(0)
-        self.inner.close()
+        await asyncio.gather(*self.greetings, return_exceptions=True)
 
-    def arrive(self, outside: "_Outside", address: str) -> "Connection | None":
-        """A connection, if there is room for it."""
-        if self._closed:
-            return None
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                there, address = await loop.sock_accept(listening)
+            except OSError as error:  # no descriptor is left, or who came has left
+                _LOG.info(f"a connection could not be accepted: {error.strerror or error}")
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            self._arrive(there, plain_address(address[0]))
+            await asyncio.sleep(0)  # a flood leaves others their turn
+
+    def _arrive(self, there: socket.socket, address: str) -> None:
         reason = self._admission.arrive(address, time.monotonic())
-        if reason is not None:
-            self.refuse(address, reason)
-            return None
-        connection = Connection(self, outside, address)
-        self._connections[connection] = None
-        return connection
+        if reason is None:
+            self._connections[Connection(self, there, address)] = None
+            return
+        self.refuse(address, reason)
+        there.close()
 
     def refuse(self, address: str, reason: str) -> None:
         """Tell of a refusal; of the same again the second, fourth, eighth and so on."""
@@ -225,220 +165,88 @@ class Listener:
         """End the oldest unproven connection of a network."""
         for connection in self._connections:
             if not connection.proven and network_of(connection.address) == network:
-                connection.give_way()
+                connection.reason = "too many of its connections were unauthenticated"
+                connection.end()
                 return
-
-    def connect(self, connection: "Connection", path: str) -> socket.socket:
-        """An inner socket for a connection, to who listens at `path`. Raises OSError."""
-        connection.number, inner = self.inner.connect(path)
-        self._by_number[connection.number] = connection
-        return inner
 
     def proven(self, connection: "Connection") -> None:
         """The connection has shown who it is."""
         self._admission.prove(connection.address)
 
     def leave(self, connection: "Connection") -> None:
-        """The connection's outer side has ended."""
-        self._connections.pop(connection, None)
-        if connection.number is not None:
-            del self._by_number[connection.number]
+        """The connection has ended."""
+        del self._connections[connection]
         self._admission.leave(connection.address, connection.proven)
 
 
 @final
 class Connection:
-    """One connection through the listener."""
+    """One connection from outside.
 
-    def __init__(self, listener: Listener, outside: "_Outside", address: str) -> None:
+    `reason`: why it is refused, should it end before it has shown who it is.
+    """
+
+    def __init__(self, listener: Listener, there: socket.socket, address: str) -> None:
         self.address = address
-        self.number: int | None = None
         self.proven = False
-        self._gone = False
-        self._listener = listener
-        self._outside = outside
-        self._behind: _Behind | None = None
-        self._connecting: asyncio.Task[None] | None = None
         self.reason = "disconnected before it presented a certificate of this run or a token"
+        self.socket = there
+        self._ended = False
+        self._listener = listener
+        self._greeting: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._overdue = self._loop.call_later(listener.proof_s, self._too_late)
-
-    @property
-    def held_bytes(self) -> int:
-        """What waits to be written to either side [bytes]."""
-        sides = (side for side in (self._outside, self._behind) if side is not None)
-        return sum(side.transport.get_write_buffer_size() for side in sides)
-
-    def begin(self, first: bytes) -> None:
-        """Find who is behind for these bytes, and let them have the connection."""
-        path = self._listener.behind.get(first[:1])
-        if path is None:
-            self.reason = "speaks neither TLS nor the enrolment protocol"
-            self.end()
-            return
-        rest = first[1:] if first[:1] == ENROL else first
-        self._outside.transport.pause_reading()
-        self._connecting = asyncio.create_task(self._connect(path, rest))
+        there.setblocking(False)
+        self._loop.add_reader(there, self._begin)
 
     def prove(self) -> None:
         """It has shown who it is: it may stay."""
-        if not self.proven and not self._gone:
+        if not self.proven and not self._ended:
             self.proven = True
+            self._overdue.cancel()
             self._listener.proven(self)
 
-    def dismiss(self, reason: str) -> None:
-        """It is refused, and has a moment to leave by itself: it may have been answered."""
-        self.reason = reason
-        self.over()
-
-    def over(self) -> None:
-        """Nothing comes from behind any more: whoever is outside has a moment to leave by itself,
-        or would hold its place for as long as it likes."""
-        if not self._gone:
-            self._overdue.cancel()
-            self._overdue = self._loop.call_later(_LEAVE_S, self.end)
-
-    def give_way(self) -> None:
-        """Its place is another's, now."""
-        self.reason = "too many of its connections were unauthenticated"
-        self.ended()
-
     def end(self) -> None:
-        """Cut both sides off, now."""
-        for side in (self._outside, self._behind):
-            if side is not None:
-                side.transport.abort()
-
-    def ended(self) -> None:
-        """The side outside has gone, or is not waited for."""
-        if self._gone:
+        """It has ended, or ends now."""
+        if self._ended:
             return
-        self._gone = True
+        self._ended = True
         self._overdue.cancel()
-        if self._connecting is not None:
-            self._connecting.cancel()
-        self.end()
+        if self._greeting is None:
+            self._loop.remove_reader(self.socket)
+            self.socket.close()
+        else:
+            self._greeting.cancel()
         if not self.proven:
             self._listener.refuse(self.address, self.reason)
         self._listener.leave(self)
 
-    async def _connect(self, path: str, first: bytes) -> None:
+    def _begin(self) -> None:
+        """Find out whether it speaks TLS; the byte is left where it is."""
         try:
-            inner = self._listener.connect(self, path)
+            first = self.socket.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
         except OSError:
-            self.reason = "the server is stopping"
+            first = b""
+        if first != _TLS:
+            if first:
+                self.reason = "does not speak TLS"
             self.end()
             return
-        _, behind = await self._loop.create_connection(
-            lambda: _Behind(self._listener, self), sock=inner
-        )
-        self._behind = behind
-        self._outside.other, behind.other = behind, self._outside
-        behind.transport.write(first)
-        self._outside.transport.resume_reading()
+        self._loop.remove_reader(self.socket)
+        self._greeting = asyncio.create_task(self._listener.greet(self))
+        self._listener.greetings.add(self._greeting)
+        self._greeting.add_done_callback(self._greeted)
+
+    def _greeted(self, greeting: asyncio.Task[None]) -> None:
+        self._listener.greetings.discard(greeting)
+        self.socket.close()  # whoever took it over has, unless it was ended before it began
+        self.end()
 
     def _too_late(self) -> None:
-        if not self.proven:
-            self.reason = (
-                f"presented neither certificate nor token within {self._listener.proof_s:g} s"
-            )
-            self.end()
+        self.reason = f"presented neither certificate nor token within {self._listener.proof_s:g} s"
+        self.end()
 
 
-class _Side(asyncio.BufferedProtocol):
-    """One side of a connection through the listener: what arrives goes out at the other side.
-
-    Nothing is read while the other side has something unsent, so what is held is never more than
-    one buffer.
-    """
-
-    def __init__(self, listener: Listener) -> None:
-        self.transport: asyncio.Transport
-        self.other: _Side | None = None
-        self._listener = listener
-        self._heard_all = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=0)
-
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._listener.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self.other is not None:
-            self.other.transport.write(memoryview(self._listener.buffer)[:nbytes])
-            if self.other.transport.get_write_buffer_size():
-                self._listener.buffer = bytearray(
-                    BUFFER_BYTES
-                )  # the rest may be in the old one yet
-
-    def eof_received(self) -> bool:
-        """One side may be done sending while the other goes on."""
-        self._heard_all = True
-        if self.other is None or self.other.transport.is_closing():
-            return False
-        if self.other._heard_all:
-            self.other.transport.close()
-            return False
-        self.other.transport.write_eof()
-        return True
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.other is not None:
-            self.other.transport.close()
-
-    def pause_writing(self) -> None:
-        if self.other is not None:
-            self.other.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self.other is not None and not self.other.transport.is_closing():
-            self.other.transport.resume_reading()
-
-
-@final
-class _Behind(_Side):
-    """The side of the server behind, which ends a connection that is over or refused."""
-
-    def __init__(self, listener: Listener, connection: Connection) -> None:
-        super().__init__(listener)
-        self._connection = connection
-
-    def eof_received(self) -> bool:
-        # it was read after all else from behind had been sent on: nothing is lost here
-        self._connection.over()
-        return super().eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.over()
-        super().connection_lost(exc)
-
-
-@final
-class _Outside(_Side):
-    """The side of whoever connected."""
-
-    def __init__(self, listener: Listener) -> None:
-        super().__init__(listener)
-        self._connection: Connection | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        peer = transport.get_extra_info("peername")
-        # a connection that is gone already has no name
-        if peer is not None:
-            self._connection = self._listener.arrive(self, plain_address(peer[0]))
-        if self._connection is None:
-            self.transport.abort()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self.other is None and self._connection is not None:
-            self._connection.begin(bytes(self._listener.buffer[:nbytes]))
-        else:
-            super().buffer_updated(nbytes)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._connection is not None:
-            self._connection.ended()
-        super().connection_lost(exc)
+Greet: TypeAlias = Callable[[Connection], Coroutine[Any, Any, None]]

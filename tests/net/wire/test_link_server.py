@@ -2,28 +2,35 @@
 
 import asyncio
 import contextlib
+import gc
+import resource
 import socket
-import stat
-from collections.abc import AsyncIterator
+import ssl
+import warnings
 from pathlib import Path
-from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
 
 from cutlayer.net.identity.credentials import SERVER_NAME, DeviceKeys
 from cutlayer.net.identity.run_keys import RunKeys
-from cutlayer.net.wire.grpc_link import METHOD, SERVICE
-from cutlayer.net.wire.link import CHUNK_BYTES, ConnectionLimits, Link, LinkClosed, chunks_of
-from cutlayer.net.wire.listener import LOOPBACK, TLS
-from cutlayer.units import MIB
-from net.ends import PATIENCE_S, both_ends, ending, enrolled, run_keys, serving
-
-UNPROVEN = (
-    "refused 127.0.0.1: disconnected before it presented a certificate of this run or a token"
+from cutlayer.net.wire import tls_link
+from cutlayer.net.wire.link import ConnectionLimits, Link, LinkClosed
+from cutlayer.net.wire.listener import LOOPBACK
+from cutlayer.net.wire.tls_link import (
+    LINK,
+    OTHER_VERSION,
+    TlsLink,
+    Word,
+    connect,
+    device_context,
+    invited_context,
+    server_context,
 )
+from cutlayer.units import MIB
+from net.ends import LIMITS, PATIENCE_S, both_ends, ending, enrolled, run_keys, serving
+
 NOW_S = 1.9e9
+GREETED_AND_DONE = (Word.ACCEPTED, Word.END)
 
 
 @pytest.fixture
@@ -36,45 +43,26 @@ def device(keys: RunKeys) -> DeviceKeys:
     return enrolled(keys, "pi")
 
 
-@contextlib.asynccontextmanager
-async def stranger(
-    where: int | str,
-    authority: bytes,
-    shown: tuple[bytes, bytes] = (b"", b""),
-    method: str = f"/{SERVICE}/{METHOD}",
-) -> AsyncIterator[Any]:
-    """A stream by plain gRPC to a port or the path of a socket, with a key and certificate to show,
-    or none."""
-    key, certificate = (part or None for part in shown)
-    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
-    options = [
-        ("grpc.ssl_target_name_override", SERVER_NAME),
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.max_send_message_length", -1),
-    ]
-    address = f"{LOOPBACK}:{where}" if isinstance(where, int) else f"unix:{where}"
-    channel = grpc.aio.secure_channel(address, credentials, options)
-    call = channel.stream_stream(method)()
-    try:
-        yield call
-    finally:
-        call.cancel()
-        await channel.close()
-
-
-async def told(call: Any) -> tuple[grpc.StatusCode, str]:
-    """What the other end of a refused stream learns."""
-    async with asyncio.timeout(PATIENCE_S):
-        return await call.code(), await call.details()
+async def stranger(port: int, keys: DeviceKeys | None, speaks: str = LINK) -> TlsLink:
+    """A connection with a certificate to show, or none, that says `speaks` in its handshake."""
+    context = invited_context()
+    if keys is not None:
+        context = device_context(keys)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols([speaks])
+    link = TlsLink(LIMITS)
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(lambda: link, LOOPBACK, port, ssl=context)
+    link.begin("server", MIB)
+    return link
 
 
 def test_without_a_certificate(keys: RunKeys) -> None:
     async def run() -> None:
         async with serving(keys) as served:
-            async with stranger(served.port, keys.authority_pem) as call:
-                code, _ = await told(call)
-                assert code is grpc.StatusCode.UNAVAILABLE  # TLS itself refuses
-            assert await served.hears("refused") == UNPROVEN
+            await ending(await stranger(served.port, None))
+            assert await served.hears("refused") == "refused 127.0.0.1: presents no certificate"
 
     asyncio.run(run())
 
@@ -83,12 +71,11 @@ def test_with_another_runs_certificate(keys: RunKeys, tmp_path: Path) -> None:
     async def run() -> None:
         other = enrolled(run_keys(tmp_path / "other"), "pi")
         async with serving(keys) as served:
-            shown = (other.key, other.certificate)
-            async with stranger(served.port, keys.authority_pem, shown) as call:
-                code, _ = await told(call)
-                assert code is grpc.StatusCode.UNAVAILABLE
-            assert await served.hears("refused") == UNPROVEN
-            with pytest.raises(LinkClosed, match="UNAVAILABLE"):
+            with contextlib.suppress(ConnectionError):
+                await ending(await stranger(served.port, other))
+            line = await served.hears("refused")
+            assert line.startswith("refused 127.0.0.1: presents a certificate that does not count")
+            with pytest.raises(LinkClosed, match="not that of this run's server"):
                 await served.connect(other)  # nor does it believe this server
 
     asyncio.run(run())
@@ -111,9 +98,8 @@ def test_with_a_revoked_certificate(keys: RunKeys, device: DeviceKeys) -> None:
     async def run() -> None:
         keys.revoke("pi", NOW_S)
         async with serving(keys) as served:
-            shown = (device.key, device.certificate)
-            async with stranger(served.port, keys.authority_pem, shown) as call:
-                assert await told(call) == (grpc.StatusCode.UNAUTHENTICATED, "")
+            with pytest.raises(LinkClosed, match="was it revoked"):
+                await served.connect(device)
             line = "refused 127.0.0.1: a certificate of pi that is revoked"
             assert await served.hears("refused") == line
 
@@ -177,57 +163,62 @@ def test_a_frame_beyond_the_limit_ends_the_link(keys: RunKeys, device: DeviceKey
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(
-    ("message", "reason"),
-    [
-        (b"", "a chunk of 0 bytes, neither empty nor within 1 MiB"),
-        (b"\x05\x00\x00\x00abc", "a chunk that holds 3 of 5 bytes to come"),
-        (bytes(CHUNK_BYTES + 1), "a chunk of 1048577 bytes"),
-        (bytes(8 * MIB), "cut"),  # gRPC refuses it before it is read
-    ],
-)
-def test_chunks_that_are_none_end_the_link(
-    message: bytes, reason: str, keys: RunKeys, device: DeviceKeys
-) -> None:
+def test_words_that_are_none_end_the_link(keys: RunKeys, device: DeviceKeys) -> None:
     async def run() -> None:
         async with both_ends(keys) as (served, other_end):
-            shown = (device.key, device.certificate)
-            async with stranger(served.port, keys.authority_pem, shown) as call:
-                there = await other_end()
-                await call.write(next(chunks_of(b"a frame")))
-                assert await there.receive() == b"a frame"
-                with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-                    await call.write(message)
-                assert reason in await ending(there)
+            link = await stranger(served.port, device)
+            there = await other_end()
+            await link.send(b"a frame")
+            assert await there.receive() == b"a frame"
+            for word in (Word.ALIVE, Word.ALIVE, 2**32 - 16):
+                link._transport.write(word.to_bytes(4, "little"))
+            assert await ending(there) == "a word 0xfffffff0 that means nothing here"
+            await ending(link)
 
     asyncio.run(run())
 
 
-def test_another_method_is_nobodys(keys: RunKeys, device: DeviceKeys) -> None:
+@pytest.mark.parametrize("speaks", ["cutlayer/1", "h2"])
+def test_another_version_is_told_so(speaks: str, keys: RunKeys, device: DeviceKeys) -> None:
+    """The handshake has no name in common: both ends see it, and say what to do."""
+
     async def run() -> None:
         async with serving(keys) as served:
-            shown = (device.key, device.certificate)
-            for method in ("/cutlayer.Link/v0", "/other/v1"):
-                async with stranger(served.port, keys.authority_pem, shown, method) as call:
-                    code, _ = await told(call)
-                    assert code is grpc.StatusCode.UNIMPLEMENTED
+            link = await stranger(served.port, device, speaks)
+            assert link.protocol is None
+            await ending(link)
+            line = await served.hears("refused")
+            assert line == f"refused 127.0.0.1: {OTHER_VERSION}"
 
     asyncio.run(run())
 
 
-def test_a_device_is_who_its_certificate_says_whatever_it_says(
-    keys: RunKeys, device: DeviceKeys
-) -> None:
+def test_a_server_of_another_version_is_not_talked_to(keys: RunKeys, device: DeviceKeys) -> None:
     async def run() -> None:
-        async with both_ends(keys) as (served, other_end):
-            shown = (device.key, device.certificate)
-            credentials = grpc.ssl_channel_credentials(keys.authority_pem, *shown)
-            options = [("grpc.ssl_target_name_override", SERVER_NAME)]
-            async with grpc.aio.secure_channel(served.address, credentials, options) as channel:
-                metadata = (("name", "other"), ("x509_common_name", "other"))
-                call = channel.stream_stream(f"/{SERVICE}/{METHOD}")(metadata=metadata)
-                assert (await other_end()).peer == "pi"
-                call.cancel()
+        context = server_context(keys)
+        context.set_alpn_protocols(["cutlayer/3"])
+        server = await asyncio.start_server(lambda *_: None, LOOPBACK, 0, ssl=context)
+        async with server:
+            address = f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+            with pytest.raises(LinkClosed, match=f"the server {OTHER_VERSION}"):
+                await connect(address, device, LIMITS)
+
+    asyncio.run(run())
+
+
+def test_a_device_may_not_serve(keys: RunKeys, device: DeviceKeys, tmp_path: Path) -> None:
+    """It has a certificate of the run, which is good for its own end alone."""
+
+    async def run() -> None:
+        both = tmp_path / "both"
+        both.write_bytes(device.key + device.certificate)
+        context = server_context(keys)
+        context.load_cert_chain(both)
+        server = await asyncio.start_server(lambda *_: None, LOOPBACK, 0, ssl=context)
+        async with server:
+            address = f"{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+            with pytest.raises(LinkClosed, match="not that of this run's server"):
+                await connect(address, enrolled(keys, "other"), LIMITS)
 
     asyncio.run(run())
 
@@ -274,7 +265,7 @@ def test_a_flood_of_connections_is_refused_and_a_link_lives_on(
 def test_a_device_that_comes_and_goes_without_end_is_refused(
     keys: RunKeys, device: DeviceKeys
 ) -> None:
-    """Stream after stream on one connection, which counts once; others are not held up."""
+    """Link after link, each with a certificate that counts; others are not held up."""
     limits = ConnectionLimits(sessions_burst=3, sessions_per_s=0.001)
     began: list[str] = []
 
@@ -283,29 +274,19 @@ def test_a_device_that_comes_and_goes_without_end_is_refused(
         await link.receive()
 
     async def run() -> None:
-        shown = (device.key, device.certificate)
-        credentials = grpc.ssl_channel_credentials(keys.authority_pem, *shown)
-        options = [("grpc.ssl_target_name_override", SERVER_NAME)]
         async with serving(keys, session, limits) as served:
-            channel = grpc.aio.secure_channel(served.address, credentials, options)
-            codes = []
-            for _ in range(4):
-                call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
-                with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError):
-                    await call.write(next(chunks_of(b"a frame")))
-                codes.append((await told(call))[0])
-            assert codes == [grpc.StatusCode.OK] * 3 + [grpc.StatusCode.RESOURCE_EXHAUSTED]
+            for _ in range(3):
+                link = await served.connect(device)
+                await link.send(b"a frame")
+                await ending(link)
+            with pytest.raises(LinkClosed, match="too many links of this device in a row"):
+                await served.connect(device)
             assert began == ["pi"] * 3
             line = "refused 127.0.0.1: more than 3 links of pi in a row"
             assert await served.hears("in a row") == line
-            async with asyncio.timeout(PATIENCE_S):
-                while served.server._listener._connections:  # and its connection is ended
-                    await asyncio.sleep(0.01)
             other = await served.connect(enrolled(keys, "other"))
             await other.send(b"a frame")
             await ending(other)
-            await other.close()
-            await channel.close()
 
     asyncio.run(run())
 
@@ -335,7 +316,7 @@ def test_strangers_that_hold_every_place_give_way_to_a_device(
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("first", [b"", b"\x16\x03\x01", b"E", b"E\x16\x03"])
+@pytest.mark.parametrize("first", [b"", b"\x16", b"\x16\x03\x01"])
 def test_a_connection_that_proves_nothing_is_ended(first: bytes, keys: RunKeys) -> None:
     async def run() -> None:
         async with serving(keys, limits=ConnectionLimits(proof_s=0.2)) as served:
@@ -350,7 +331,9 @@ def test_a_connection_that_proves_nothing_is_ended(first: bytes, keys: RunKeys) 
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n", b"\x00"])
+@pytest.mark.parametrize(
+    "first", [b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\n", b"\x00", b"E"]
+)
 def test_what_is_not_ours_is_answered_with_nothing(first: bytes, keys: RunKeys) -> None:
     async def run() -> None:
         async with serving(keys) as served:
@@ -358,32 +341,89 @@ def test_what_is_not_ours_is_answered_with_nothing(first: bytes, keys: RunKeys) 
             writer.write(first)
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
-            line = "refused 127.0.0.1: speaks neither TLS nor the enrolment protocol"
+            line = "refused 127.0.0.1: does not speak TLS"
             assert await served.hears("refused") == line
             await leave([writer])
 
     asyncio.run(run())
 
 
-def test_who_goes_around_the_gate_gets_no_link(keys: RunKeys, device: DeviceKeys) -> None:
-    """A process of the server's own user, with a device's keys: no limit would hold. No other user
-    gets so far."""
+def test_who_stays_when_the_server_has_hung_up_is_cut_off(
+    keys: RunKeys, device: DeviceKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is proven, and its place is for others all the same."""
+    monkeypatch.setattr(tls_link, "_CLOSE_S", 0.1)
+
+    async def session(link: Link) -> None:
+        pass
 
     async def run() -> None:
-        async with serving(keys) as served:
-            behind = served.server._listener.behind[TLS]
-            assert stat.S_IMODE(Path(behind).parent.stat().st_mode) == 0o700
-            shown = (device.key, device.certificate)
-            async with stranger(behind, keys.authority_pem, shown) as call:
-                assert await told(call) == (grpc.StatusCode.UNAUTHENTICATED, "")
-            assert served.said == ["refused pi: did not come through the listener"]
+        async with serving(keys, session) as served:
+            context = device_context(device)
+            reader, writer = await asyncio.open_connection(
+                LOOPBACK, served.port, ssl=context, server_hostname=SERVER_NAME
+            )
+            words = await reader.readexactly(8)
+            assert words == b"".join(word.to_bytes(4, "little") for word in GREETED_AND_DONE)
+            async with asyncio.timeout(PATIENCE_S):
+                while served.server._listener._connections:  # the leech does not close
+                    await asyncio.sleep(0.01)
+            await leave([writer])
 
     asyncio.run(run())
 
 
+def test_descriptors_that_run_out_are_waited_for(keys: RunKeys, device: DeviceKeys) -> None:
+    """The server accepts again once there are some; links that are there live on."""
+
+    async def run() -> None:
+        async with serving(keys) as served:
+            link = await served.connect(device)
+            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            late = socket.create_connection((LOOPBACK, served.port))
+            late.setblocking(False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+            try:
+                await served.hears("a connection could not be accepted: Too many open files")
+                await link.send(b"still there")
+                assert await link.receive() == b"still there"
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            late.close()
+            assert "refused" in await served.hears("disconnected before it presented")
+            await link.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_who_comes_as_it_stops_is_cut_off_and_nothing_is_left_open(
+    turns: int, keys: RunKeys
+) -> None:
+    """However far the event loop is with taking the connection."""
+
+    async def run() -> None:
+        async with serving(keys) as served:
+            with socket.create_connection((LOOPBACK, served.port)) as late:
+                late.sendall(b"\x16\x03\x01")
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await served.server.stop()
+                late.setblocking(False)
+                async with asyncio.timeout(PATIENCE_S):
+                    with contextlib.suppress(ConnectionError):
+                        assert await asyncio.get_running_loop().sock_recv(late, 1) == b""
+
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
+        asyncio.run(run())
+        gc.collect()
+    assert [str(one.message) for one in left] == []
+
+
 def test_an_address_that_is_taken_is_an_error(keys: RunKeys) -> None:
     async def run(port: int) -> None:
-        with pytest.raises(OSError, match="address already in use"):
+        with pytest.raises(OSError, match="Address already in use"):
             async with serving(keys, port=port):
                 pass
 
