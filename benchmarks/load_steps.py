@@ -99,7 +99,7 @@ class Rounds:
         worker = _ServerWorker(sizes)
         session = ServerSession(plan, worker.adapter)
         controller = _Controller(plan.shares)
-        self._append = journal.append
+        self._append, self._on_disk = journal.append, isinstance(journal, Journal)
         self.driver = ServerDriver(session, worker, journal, controller, self._save, self._compute)
         self._closed_s: asyncio.Queue[float] = asyncio.Queue()
         self._begin = asyncio.Event()
@@ -126,8 +126,8 @@ class Rounds:
         return False
 
     async def _compute(self, work: Callable[[], Any]) -> Any:
-        """Here and now, but for the journal's writes; a round that has closed waits."""
-        if isinstance(work, partial) and work.func == self._append:
+        """Here and now, but for a journal's writes; a round that has closed waits."""
+        if isinstance(work, partial) and work.func == self._append and self._on_disk:
             return await asyncio.to_thread(work)
         found = work()
         if self._saved:

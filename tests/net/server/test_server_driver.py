@@ -252,16 +252,18 @@ def test_computing_goes_on_during_a_write_and_what_it_makes_shares_the_next_one(
 
     async def go() -> None:
         _, driver = run.server(compute)
-        calls = []
+        calls, all_here = [], asyncio.Barrier(3)
 
         async def play(device: int) -> None:
             own, other = memory_links(f"device-{device}", "server")
             calls.append(asyncio.create_task(driver.attend(device, other)))
             wire = Wire(device_limits(run.bounds))
-            for message in (Hello(0), good()):
-                await own.send(wire.outgoing(message))
-            heard = [wire.incoming(await own.receive()) for _ in range(3)]
-            assert isinstance(heard[-1], Gradient)
+            await own.send(wire.outgoing(Hello(0)))
+            for _ in range(2):  # welcome, and the round opens
+                wire.incoming(await own.receive())
+            await all_here.wait()
+            await own.send(wire.outgoing(good()))
+            assert isinstance(wire.incoming(await own.receive()), Gradient)
             order.append("reply")
             await own.close()
 

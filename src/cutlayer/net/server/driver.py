@@ -36,6 +36,7 @@ from cutlayer.net.wire.link import (
     LinkClosed,
     PacedLink,
     PatientLink,
+    Turns,
 )
 from cutlayer.net.wire.messages import (
     Activation,
@@ -196,7 +197,7 @@ class ServerDriver:
         # when devices that are away have left, by the watch [s]
         self.left_s: dict[int, float] = {}
         self._connections: dict[int, _Connection] = {}
-        self._one_at_a_time = asyncio.Lock()
+        self._one_at_a_time = Turns()
         self._end = asyncio.Event()
         self._failure: Exception | None = None
         if session.finished:
@@ -313,6 +314,10 @@ class ServerDriver:
     async def _turn_of(self, arrival: _Arrival) -> AsyncIterator[bool]:
         """Wait for a frame's turn; not if it settles before: the frames before it may then be
         waiting for what its device sends next."""
+        if self._one_at_a_time.free:  # which is usual, and costs no task
+            async with self._one_at_a_time:
+                yield True
+            return
         turn = asyncio.ensure_future(self._one_at_a_time.acquire())
         try:
             await asyncio.wait((turn, arrival.settled), return_when=asyncio.FIRST_COMPLETED)

@@ -28,7 +28,7 @@ from typing import final
 
 from cutlayer.errors import RunError
 from cutlayer.files import PRIVATE, storage_error, sync_folder
-from cutlayer.net.wire.frames import Limits, decode_message, encode_message
+from cutlayer.net.wire.frames import Limits, decode_message, message_parts, size_of
 from cutlayer.net.wire.link import Compute, LinkClosed
 from cutlayer.net.wire.messages import Message, RoundClosed
 
@@ -38,6 +38,8 @@ sync_file: Callable[[int], None] = os.fdatasync if sys.platform == "linux" else 
 _HEAD = struct.Struct("<II")
 _CHECKSUMS = struct.Struct("<II")
 _NO_DEVICE = 2**32 - 1
+# what one write takes, at least: POSIX's limit on Linux and macOS
+_MOST_BUFFERS = 1024
 _MORE = 2**31
 
 
@@ -73,13 +75,10 @@ class Journal:
         A crash leaves the first few of them, whole. Raises RunError if they cannot be written; the
         journal may then end within an entry, as after a crash.
         """
-        data = b"".join(part for entry in entries for part in _parts(entry))
         try:
             if round_number != self._round:
                 self._open(round_number)
-            left = memoryview(data)
-            while left:  # a disk that is nearly full takes a part
-                left = left[os.write(self._handle, left) :]
+            self._write([memoryview(part) for entry in entries for part in _parts(entry)])
             self._sync(self._handle)
         except OSError as error:
             raise storage_error(self._path(round_number), error) from error
@@ -124,6 +123,18 @@ class Journal:
             if path.name < self._path(round_number).name:
                 path.unlink(missing_ok=True)
 
+    def _write(self, left: list[memoryview]) -> None:
+        """All of it; a disk that is nearly full takes a part at a time."""
+        while left:
+            written = os.writev(self._handle, left[:_MOST_BUFFERS])
+            done = 0
+            while done < len(left) and written >= len(left[done]):
+                written -= len(left[done])
+                done += 1
+            left = left[done:]
+            if written:
+                left[0] = left[0][written:]
+
     def _open(self, round_number: int) -> None:
         """One descriptor a round; what devices sent is for the server's owner alone."""
         self._close()
@@ -141,10 +152,13 @@ class Journal:
 
 def _parts(entry: Entry) -> tuple[bytes, ...]:
     """The bytes of an entry."""
-    frame = encode_message(entry.message, 0)
+    frame = message_parts(entry.message, 0)
     device = _NO_DEVICE if entry.device is None else entry.device + _MORE * entry.more
-    head = _HEAD.pack(len(frame), device)
-    return head, _CHECKSUMS.pack(zlib.crc32(head), zlib.crc32(frame)), frame
+    head = _HEAD.pack(size_of(frame), device)
+    checksum = 0
+    for part in frame:
+        checksum = zlib.crc32(part, checksum)
+    return b"".join((head, _CHECKSUMS.pack(zlib.crc32(head), checksum))), *frame
 
 
 def _entries(data: bytes, path: Path) -> Iterator[tuple[int, bytes, int]]:
@@ -219,6 +233,7 @@ class GroupCommit:
 
     async def _write(self) -> None:
         try:
+            await asyncio.sleep(0)  # what the loop has at hand goes with it
             while self._waiting and not self._over:
                 group, self._waiting = self._waiting, []
                 await self._compute(partial(self._journal.append, self._round, group))

@@ -182,7 +182,7 @@ class ServerSession:
     def own_work(self) -> list[Train]:
         """The next micro-batch of each device of which the server holds every sample: to be trained
         before anything else is handled."""
-        if self.finished:
+        if self.finished or self._asks.count(None) == len(self._asks):
             return []
         found = []
         for device, (progress, asks) in enumerate(zip(self._progress, self._asks, strict=True)):

@@ -244,12 +244,13 @@ _READERS: Mapping[type, TypeAdapter[Any]] = {
 
 def encode_message(message: Message, sequence: int) -> bytes:
     """The frame of `message`."""
-    return to_bytes(_frame(message, sequence))
+    return b"".join(message_parts(message, sequence))
 
 
-def _frame(message: Message, sequence: int) -> Frame:
+def message_parts(message: Message, sequence: int) -> tuple[bytes, ...]:
+    """The frame of `message`; what is large in it is the message's own, and not copied."""
     kind, position, sections = _parts(message)
-    return Frame(kind, position, sequence, sections)
+    return to_parts(Frame(kind, position, sequence, sections))
 
 
 def decode_message(data: Received, limits: Limits) -> tuple[Message, int]:
@@ -555,8 +556,8 @@ class Wire:
         self._received = 0
 
     def outgoing(self, message: Message) -> Buffers:
-        """The next frame to send; what is large in it is the message's own, and not copied."""
-        frame = to_parts(_frame(message, self._sent))
+        """The next frame to send."""
+        frame = message_parts(message, self._sent)
         self._sent += 1
         return frame if size_of(frame) > _COPIED_BYTES else b"".join(frame)
 

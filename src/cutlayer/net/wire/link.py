@@ -8,6 +8,7 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
@@ -211,6 +212,40 @@ async def in_thread(work: Callable[[], Any]) -> Any:
 async def in_place(work: Callable[[], Any]) -> Any:
     """Here and now: for devices and server in one process, which share a model's parts."""
     return work()
+
+
+@final
+class Turns(AbstractAsyncContextManager[None]):
+    """One at a time, in order of arrival."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._here = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether nobody has the turn or waits for it: who asks now need not wait."""
+        return not self._here
+
+    async def acquire(self) -> None:
+        """Wait for the turn."""
+        self._here += 1
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._here -= 1
+            raise
+
+    def release(self) -> None:
+        """The next one has the turn."""
+        self._lock.release()
+        self._here -= 1
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
 
 
 # Addresses and names of devices as a user writes them.
