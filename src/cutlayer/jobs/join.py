@@ -51,7 +51,10 @@ Answer = TypeVar("Answer")
 
 _LOG = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.25
+_SOON_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
+# of the time that a server has been away
+_PAUSE_SHARE = 0.125
 # no line is so fast: not paced
 _UNPACED_BIT_S = 1e15
 
@@ -232,10 +235,18 @@ class Dialler:
             )
 
     async def _pause(self) -> None:
-        if self._tries:
-            longest_s = min(_FIRST_PAUSE_S * 2.0 ** (self._tries - 1), _LONGEST_PAUSE_S)
+        if self._tries and self._away_from_s is not None:
+            longest_s = longest_pause_s(self._tries, _now_s() - self._away_from_s)
             await asyncio.sleep(longest_s * (0.5 + 0.5 * self._joining.jitter()))
         self._tries += 1
+
+
+def longest_pause_s(tries: int, away_s: float) -> float:
+    """How long to wait, at most, before a server is dialled that did not answer so many times and
+    has been away for so long [s]: a second while it may be starting again, an eighth of the time
+    that it has been away from then on."""
+    growing_s = min(_FIRST_PAUSE_S * 2.0 ** (min(tries, 8) - 1), _SOON_PAUSE_S)
+    return min(max(growing_s, away_s * _PAUSE_SHARE), _LONGEST_PAUSE_S)
 
 
 def _now_s() -> float:
