@@ -111,6 +111,10 @@ def test_a_run_of_texts_in_which_few_tokens_count_is_the_trainers_run(
         ("server", 1, "int8"),
         ({"name": "fedprox", "mu": 0.5}, 1, "none"),
         ({"name": "fedprox", "mu": 0.5}, 1, "best"),
+        ("median", 1, "none"),
+        ("trimmed-mean", 1, "int8"),
+        ("norm-clipped", 1, "best"),
+        ("krum", 3, "none"),
     ],
 )
 def test_what_is_merged_over_links_is_what_the_trainer_merges(

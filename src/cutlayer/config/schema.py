@@ -356,12 +356,58 @@ class ServerAggregation(AveragingSection):
     name: Literal["server"] = "server"
 
 
+class MedianAggregation(Section):
+    """The median of each value, whatever samples devices say they have."""
+
+    name: Literal["median"] = "median"
+
+
+class TrimmedMeanAggregation(Section):
+    """The mean of each value without the devices that have the most and the least of it."""
+
+    name: Literal["trimmed-mean"] = "trimmed-mean"
+    trim: Real = Field(
+        default=0.2,
+        gt=0,
+        lt=0.5,
+        description="share of the devices that is left out at either end of each value, rounded up",
+    )
+
+
+class NormClippedAggregation(Section):
+    """The mean, weighted by samples, of updates that are shortened where they are too long."""
+
+    name: Literal["norm-clipped"] = "norm-clipped"
+    most_norm: Real = Field(
+        default=1.0,
+        gt=0,
+        le=1e6,
+        description="the longest that an update may be, in median lengths of the round's updates",
+    )
+
+
+class KrumAggregation(Section):
+    """The mean of the adapters whose neighbours are nearest (multi-Krum)."""
+
+    name: Literal["krum"] = "krum"
+    hostile: Real = Field(
+        default=0.2,
+        gt=0,
+        lt=0.5,
+        description="share of the devices that may be hostile, rounded up: so many are left out",
+    )
+
+
 AggregationSection: TypeAlias = (
     FedAvgAggregation
     | FedProxAggregation
     | NoAggregation
     | DeviceAggregation
     | ServerAggregation
+    | MedianAggregation
+    | TrimmedMeanAggregation
+    | NormClippedAggregation
+    | KrumAggregation
     | PluginSection
 )
 
@@ -479,6 +525,22 @@ class NetSection(Section):
         default=None,
         description="a round that is open for this long without a quorum ends the run, which"
         " can be resumed [s]; null: it waits, since nothing is lost by waiting",
+    )
+    most_update: Annotated[Real, Field(gt=1, le=1e9)] | None = Field(
+        default=10.0,
+        description="an adapter that moved further in a round than so many times the median of the"
+        " round's is not merged, and its device begins the next round anew; null: all are",
+    )
+    weights: Literal["samples", "equal"] = Field(
+        default="samples",
+        description="what an adapter weighs as adapters are merged: as many as the samples that its"
+        " device says it has, or all the same",
+    )
+    most_samples: Whole | None = Field(
+        default=None,
+        ge=1,
+        description="a device that says it has more samples weighs as much as one with so many;"
+        " null: what it says",
     )
     uplink_bit_s: BitRate | None = Field(
         default=None,

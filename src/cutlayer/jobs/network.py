@@ -40,7 +40,7 @@ from cutlayer.net.server.held import HeldSamples
 from cutlayer.net.server.journal import Journal
 from cutlayer.net.server.session import RunPlan, ServerSession
 from cutlayer.net.server.timing import Controller, MeasuredRound, RoundShape, ServerWatch
-from cutlayer.net.server.worker import ServerWorker
+from cutlayer.net.server.worker import MergeRule, ServerWorker
 from cutlayer.net.wire.frames import (
     TERMS_BYTES,
     Bounds,
@@ -405,7 +405,10 @@ def open_net(job: Job, directory: RunDirectory, observer: Observer, compute: Com
     shares = kept_samples(directory.path, count)
     cache = open_cache(training, server, directory.path)
     held = None if cache is None else HeldSamples(training, local_steps, cache)
-    worker = ServerWorker(training, server, local_steps, bounds, state, shares, held=held)
+    rule = MergeRule(net.most_update, net.weights == "equal", net.most_samples)
+    worker = ServerWorker(
+        training, server, local_steps, bounds, state, shares, held=held, rule=rule
+    )
     controller = _controller(job, state, len(worker.adapter))
     terms = _terms(job, directory, part, largest.tokens)
     plan = replace(_plan(job, controller.shares, bounds, terms, registry.name), asks=worker.asks)

@@ -20,9 +20,13 @@ from cutlayer.config.schema import (
     Config,
     EvenPlanner,
     FixedPlanner,
+    KrumAggregation,
+    MedianAggregation,
+    NormClippedAggregation,
     PluginPlanner,
     RandomPlanner,
     StaticPlanner,
+    TrimmedMeanAggregation,
     TwoTimescalePlanner,
 )
 from cutlayer.config.section import AGGREGATIONS, PluginSection
@@ -79,6 +83,7 @@ from cutlayer.model.optimizer import (
 from cutlayer.model.peft_format import check_slots, read_adapter
 from cutlayer.model.placement import Accelerators, Placement, device_named, repeat_sums
 from cutlayer.model.ranks import ProductMean
+from cutlayer.model.robust import Krum, Median, NormClipped, TrimmedMean
 from cutlayer.model.split import DevicePart
 from cutlayer.planner.allocation import (
     Allocation,
@@ -470,6 +475,14 @@ def make_aggregation(section: AggregationSection, cohort: int) -> Aggregation:
             return plugged("aggregation", section, Aggregation, {}, group=AGGREGATIONS)  # type: ignore[type-abstract]
         case AveragingSection(merge="product"):
             return ProductMean()
+        case MedianAggregation():
+            return Median()
+        case TrimmedMeanAggregation(trim=trim):
+            return TrimmedMean(trim)
+        case NormClippedAggregation(most_norm=most):
+            return NormClipped(most)
+        case KrumAggregation(hostile=hostile):
+            return Krum(hostile)
         case _:  # what is merged, is merged so
             return FedAvg(cohort)
 

@@ -108,6 +108,12 @@ class Optimizer(ABC):
     ) -> tuple[Float[Tensor, "group parameter"], dict[str, Tensor]]:
         """Rows and state after one step, in new tensors."""
 
+    @property
+    def most_move(self) -> float:
+        """How many learning rates a step may move a value, whatever the gradients, weight decay
+        apart; infinite where there is no such bound."""
+        return math.inf
+
 
 @final
 @dataclass(frozen=True)
@@ -157,6 +163,15 @@ class AdamW(Optimizer):
     def state_names(self) -> tuple[str, ...]:
         """`steps` [group], on the host, `mean` and `square` [group, parameter]."""
         return ("steps", "mean", "square")
+
+    @property
+    def most_move(self) -> float:
+        """By Cauchy and Schwarz `|mean| <= (1 - beta1) / sqrt((1 - beta2) (1 - beta1^2 / beta2))
+        sqrt(square)`: 7.3 by default. The corrections make it no more."""
+        beta1, beta2 = self.betas
+        if beta2 >= 1 or beta1**2 >= beta2:
+            return math.inf
+        return (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
 
     def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
         """All zero."""
@@ -210,6 +225,14 @@ class Clipped(Optimizer):
         """Those of the rule."""
         return self.rule.state_names
 
+    @property
+    def most_move(self) -> float:
+        """Of the rule; of gradient descent without weight decay the norm that is left."""
+        rule = self.rule
+        if isinstance(rule, Sgd) and not rule.weight_decay and rule.momentum < 1:
+            return self.most / (1 - rule.momentum)
+        return rule.most_move
+
     def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
         """As the rule."""
         return self.rule.init(rows)
@@ -242,6 +265,11 @@ class HeadRate(Optimizer):
     def state_names(self) -> tuple[str, ...]:
         """Those of the rule."""
         return self.rule.state_names
+
+    @property
+    def most_move(self) -> float:
+        """Of the rule, at the higher of both rates."""
+        return self.rule.most_move * max(1.0, self.ratio)
 
     def init(self, rows: Float[Tensor, "group parameter"]) -> dict[str, Tensor]:
         """As the rule."""
@@ -309,6 +337,10 @@ class Aggregation(ABC):
 
     def of(self, layout: RowLayout) -> "Aggregation":
         """The same for rows of this layout, for one that looks into rows."""
+        return self
+
+    def since(self, began: Float[Tensor, " parameter"]) -> "Aggregation":
+        """The same for a round that began with this row, for one that looks at updates."""
         return self
 
 

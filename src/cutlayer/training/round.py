@@ -227,7 +227,9 @@ class Round:
     ) -> AdapterState:
         """A side's adapters after the round, of what its cohorts came to: merged of those who made
         it, or each device's own, which of the others are as they were `before`."""
-        whole, aggregation = joined_sides(ends), self._setup.server.aggregation
+        whole, aggregation = joined_sides(ends), self._setup.server.aggregation.of(part.layout)
+        if merges:
+            aggregation = aggregation.since(before.row)
         weights = [float(self._setup.devices[n].samples) for n in made]
         if not merges:
             return self._with_missed(whole, before, made)
@@ -241,7 +243,7 @@ class Round:
         elif len(whole.row) == 1:
             row = whole.row[0].clone()
         else:
-            row = merged(aggregation.of(part.layout), whole.row, weights)
+            row = merged(aggregation, whole.row, weights)
         return replace(whole, row=self._setup.revived(part, row))
 
     def _with_missed(

@@ -13,7 +13,7 @@ from cutlayer.codec.packet import Packet, packet_to_bytes
 from cutlayer.codec.raw import RawCodec, Targets, encode_targets
 from cutlayer.errors import PacketError, RunError
 from cutlayer.jobs.prepare import prepare
-from cutlayer.net.server.worker import ServerWorker
+from cutlayer.net.server.worker import MergeRule, ServerWorker
 from cutlayer.net.wire.messages import Activation, Adapter, Micro, Position, Weight
 from cutlayer.rounds.schemes import Merging
 from cutlayer.training.adapter_rows import pack_adapter
@@ -160,6 +160,52 @@ def test_adapters_that_are_not_finite_are_not_merged(setup: Setup, tmp_path: Pat
     with pytest.raises(RunError, match="round 1 diverged: its aggregated adapters are not finite"):
         worker.merge((0,))
     assert worker.state is first
+
+
+@pytest.mark.parametrize("poison", [1e30, 3.0])
+def test_an_absurd_adapter_costs_its_device_the_round_and_nobody_else(
+    poison: float, setup: Setup, tmp_path: Path
+) -> None:
+    """The others' merge is as if it had not sent one."""
+    first = initial_state(setup)
+    sent = first.device.row + 1e-3
+    states = []
+    for hostile in (True, False):
+        worker = Run(setup, tmp_path / str(hostile)).server_worker(first)
+        for device in (0, 1, 2) if hostile else (0, 2):
+            alone(worker, device, good())
+            row = torch.full_like(sent, poison) if device == 1 else sent
+            worker.store_adapter(device, Adapter(1, Weight(1), pack_adapter(row)))
+        made = (0, 1, 2) if hostile else (0, 2)
+        assert worker.merge(made) == (0, 2)
+        assert list(worker.refused) == ([1] if hostile else [])
+        states.append(worker.state)
+    assert torch.equal(states[0].device.row, states[1].device.row)
+    assert torch.equal(states[0].server.row, states[1].server.row)
+    assert states[0].streams.keys() == states[1].streams.keys()
+
+
+def test_a_weight_is_what_the_rule_makes_of_the_samples_that_a_device_says_it_has(
+    setup: Setup, tmp_path: Path
+) -> None:
+    first = initial_state(setup)
+    rows = [first.device.row + 1e-3 * moved for moved in (1, 2, 6)]
+    said = (1, 4_294_967_295, 1)
+    found = {}
+    bounds = Run(setup, tmp_path).bounds
+    for rule in (MergeRule(), MergeRule(equal=True), MergeRule(most_samples=1)):
+        worker = ServerWorker(setup.training, setup.server, [1] * 3, bounds, first, rule=rule)
+        for device, row in enumerate(rows):
+            alone(worker, device, good())
+            worker.store_adapter(device, Adapter(1, Weight(said[device]), pack_adapter(row)))
+        assert worker.merge((0, 1, 2)) == (0, 1, 2)
+        assert worker.heavy((0, 1, 2)) == ({1} if rule == MergeRule() else set())
+        found[rule] = worker.state.device.row
+    taken, *bounded = found.values()
+    torch.testing.assert_close(taken, rows[1], rtol=0, atol=1e-9)
+    for row in bounded:
+        torch.testing.assert_close(row, first.device.row + 3e-3, rtol=0, atol=1e-6)
+    assert torch.equal(*bounded)
 
 
 def test_a_device_that_begins_anew_is_as_if_it_had_not_begun(setup: Setup, tmp_path: Path) -> None:

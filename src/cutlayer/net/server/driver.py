@@ -42,6 +42,7 @@ from cutlayer.net.wire.messages import (
     Activation,
     Adapter,
     Held,
+    MergedFrom,
     OwnSamples,
     PartPiece,
     PartRange,
@@ -117,11 +118,13 @@ def _replay(
         case Entry(int(device), Restarted()):
             worker.renew(device)
             return session.handle(events.Renewed(device))
-        case Entry(None, RoundClosed(_, made)):
+        case Entry(None, RoundClosed(number, made)):
+            if number <= worker.state.round:  # who of them was merged, once it was known
+                return []
             controller.close()  # nobody saw it: since the server's start
-            worker.merge(made.devices, None, controller.passed_s)
+            merged = worker.merge(made.devices, None, controller.passed_s)
             shares = controller.reopen(worker.state, None, len(worker.adapter))
-            return session.handle(_merged(tuple(made.devices), worker, shares))
+            return session.handle(_merged(merged, worker, shares))
         case other:
             raise RunError(f"{other} in a journal, where no server writes it")
 
@@ -186,6 +189,7 @@ class ServerDriver:
         self._controller = controller
         self._watch = controller.watch
         self._measured: MeasuredRound | None = None
+        self._warned_of: set[int] = set()
         self._save = save
         self._compute = compute
         self._piece = piece
@@ -487,10 +491,24 @@ class ServerDriver:
     async def _merge(self, made: tuple[int, ...]) -> events.Event:
         self._measured = measured = self._controller.close()
         passed_s = self._controller.passed_s
-        await self._compute(lambda: self._worker.merge(made, measured, passed_s))
-        worker = self._worker
+        worker, number = self._worker, self._session.round
+        merged = await self._compute(lambda: worker.merge(made, measured, passed_s))
+        for device, why in worker.refused.items():
+            _LOG.warning(
+                "device %d: its adapter of round %d is not merged: %s", device, number, why
+            )
+        for device in worker.heavy(merged) - self._warned_of:
+            self._warned_of.add(device)
+            _LOG.warning(
+                "device %d says it has %d samples, more than all others together: the adapter will"
+                " be mostly its own; net.weights and net.most_samples bound that",
+                device,
+                worker.samples[device],
+            )
+        if merged != made:  # a server that is started again voids the others' state too
+            self._entries.enter(number, Entry(None, RoundClosed(number, MergedFrom(list(merged)))))
         shares = self._controller.reopen(worker.state, measured, len(worker.adapter))
-        return _merged(made, worker, shares)
+        return _merged(merged, worker, shares)
 
     def _know(self, device: int, samples: OwnSamples) -> events.Event:
         try:

@@ -108,11 +108,15 @@ class Journal:
         return found[:entries]
 
     def made(self, round_number: int) -> tuple[int, ...] | None:
-        """The devices with which a round closed; None if it did not, or nobody knows any more."""
+        """The devices that were merged as a round closed; None if it did not, or nobody knows any
+        more."""
+        made = None
         for entry in self.entries(round_number):
-            if isinstance(entry.message, RoundClosed):
-                return tuple(entry.message.made.devices)
-        return None
+            if isinstance(
+                entry.message, RoundClosed
+            ):  # a second one is of those who were not left out
+                made = tuple(entry.message.made.devices)
+        return made
 
     def drop_before(self, round_number: int) -> None:
         """Forget rounds that a checkpoint has made needless."""

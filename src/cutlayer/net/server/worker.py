@@ -18,6 +18,7 @@ from cutlayer.codec.raw import decode_targets, raw_bytes
 from cutlayer.errors import PacketError, RunError
 from cutlayer.model.optimizer import merged
 from cutlayer.model.placement import to_device
+from cutlayer.model.robust import impossible
 from cutlayer.net.server.devices import Asks
 from cutlayer.net.server.held import HeldSamples
 from cutlayer.net.server.timing import MeasuredRound, observed_round
@@ -43,6 +44,29 @@ class _Read:
     came: Served | None
 
 
+@dataclass(frozen=True)
+class MergeRule:
+    """Whose adapters are merged, and what each weighs.
+
+    `times_median`: as of `robust.impossible`. `equal`: all weigh the same; else the samples that a
+    device says it has, or `most_samples` if it says more.
+    """
+
+    times_median: float | None = None
+    equal: bool = False
+    most_samples: int | None = None
+
+    def weight(self, samples: float) -> float:
+        """Of a device that says it has so many."""
+        if self.equal:
+            return 1.0
+        return samples if self.most_samples is None else min(samples, float(self.most_samples))
+
+
+# rounding, and what a codec of adapters lost in the rounds before
+_SLACK = 2.0
+
+
 @final
 class ServerWorker:
     """The server-side adapter of each device during a round, and what the server's ends of the
@@ -52,6 +76,7 @@ class ServerWorker:
     what its activations would have been as float32, and as much its gradients, if it had any.
     `samples`: how many each device says that it has, 0 as long as it has said nothing. `held`: what
     it keeps of devices' activations, where it keeps any, and `cache` what became of that.
+    `refused`: the devices whose adapters were not merged as the last round closed, and why.
     """
 
     def __init__(
@@ -63,11 +88,14 @@ class ServerWorker:
         state: RunState,
         shares: Sequence[DeviceShare] = (),
         held: HeldSamples | None = None,
+        rule: MergeRule = MergeRule(),
     ) -> None:
         self._training = training
         self._server = server
         self._local_steps = tuple(local_steps)
         self._bounds = bounds
+        self._rule = rule
+        self.refused: dict[int, str] = {}
         self.train_loss = math.nan
         self.plain_bytes = 0
         shares = shares or (DeviceShare(0),) * len(local_steps)
@@ -231,15 +259,18 @@ class ServerWorker:
 
     def merge(
         self, made: Sequence[int], measured: MeasuredRound | None = None, passed_s: float = 0.0
-    ) -> None:
-        """Close the round with the devices in `made`, weighted by the samples that each says it
-        trained on; open the next one. `measured`: how long it took, if that was seen;
-        else it took `passed_s`.
+    ) -> tuple[int, ...]:
+        """Close the round with the devices in `made`, weighted as the rule says; open the next one.
+        `measured`: how long it took, if that was seen; else it took `passed_s`.
 
-        The others begin it anew. Raises RunError for adapters that are not finite; the round is
-        then as it was. Source: SFT eqs. (7), (8), over those who made it.
+        Gives those that were merged: not one whose adapter no training can have made, if there are
+        others. It and those who did not make the round begin it anew. Raises RunError for adapters
+        that are not finite; the round is then as it was. Source: SFT eqs. (7), (8), over those who
+        made it.
         """
         self.step()
+        refused = self._impossible(made)
+        made = tuple(device for device in made if device not in refused) or tuple(made)
         device_row, server_row = self._next_rows(made)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
@@ -247,6 +278,7 @@ class ServerWorker:
                 " the state after the round before is kept, and resuming from it diverges again."
                 " Start a new run with a lower optimizer.learning_rate"
             )
+        self.refused = {device: why for device, why in refused.items() if device not in made}
         self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
         if self._held is not None:
             self.cache = self._held.close_round()
@@ -266,25 +298,63 @@ class ServerWorker:
                 streams=dict(self._streams),
             )
         )
+        return made
+
+    def _impossible(self, made: Sequence[int]) -> dict[int, str]:
+        """The devices whose adapters, in either part, no training can have made, and why."""
+        merging, number = self._training.merging, self._state.round + 1
+        found: dict[int, str] = {}
+        server, device = self._server.part.adapted.layout, self._rows.layout
+        for layout, before, rows, merges in (
+            (device, self._state.device, self._sent(made), merging.device),
+            (
+                server,
+                self._state.server,
+                dict(zip(made, self._side.gather(made), strict=True)),
+                merging.server,
+            ),
+        ):
+            if not merges or not rows:
+                continue
+            move = _SLACK * self._training.rule(layout).most_move
+            most = [move * self._rates(number, device) for device in rows]
+            over = impossible(
+                torch.stack(list(rows.values())),
+                to_device(before.row, next(iter(rows.values())).device),
+                most_move=most,
+                times_median=self._rule.times_median,
+            )
+            found |= {tuple(rows)[place]: why for place, why in over.items()}
+        return found
+
+    def _rates(self, number: int, device: int) -> float:
+        """The sum of a device's learning rates in a round."""
+        steps = self._local_steps[device]
+        return sum(self._training.rate_of(number, step, steps) for step in range(steps))
+
+    def _sent(self, made: Sequence[int]) -> dict[int, Tensor]:
+        """The device-side adapters of these devices, of those that have sent one."""
+        came = {device: self._adapters.get(device, (None, 0.0))[0] for device in made}
+        return {device: row for device, row in came.items() if row is not None}
 
     def _next_rows(self, made: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Both sides' adapters after the round: merged, or each device's own. Who has not made the
         round, or has not sent its own, is known by what it had before."""
         count, merging, before = len(self._local_steps), self._training.merging, self._state
         weights = [self._weight(device) for device in made]
-        # in the order of the weights
-        came = {device: self._adapters.get(device, (None, 0.0))[0] for device in made}
-        sent = {device: row for device, row in came.items() if row is not None}
+        sent = self._sent(made)  # in the order of the weights
         if not self._scheme.trains_device:  # what devices have
             device_row = before.device.row if self._opening is None else self._opening.received
         elif merging.device:
-            device_row = merged(self._server.aggregation, torch.stack(list(sent.values())), weights)
+            aggregation = self._server.aggregation.since(before.device.row)
+            device_row = merged(aggregation, torch.stack(list(sent.values())), weights)
         else:
             device_row = torch.stack(
                 [sent.get(device, before.device.of(device)) for device in range(count)]
             )
         if merging.server:
-            server_row = merged(self._server.aggregation, self._side.gather(made), weights)
+            aggregation = self._server.aggregation.since(before.server.row)
+            server_row = merged(aggregation, self._side.gather(made), weights)
         else:
             server_row = self._side.rows.clone()
             for device in set(range(count)) - set(made):
@@ -294,9 +364,16 @@ class ServerWorker:
     def _weight(self, device: int) -> float:
         """The samples of a device that has made the round, or that the server made it for."""
         if device in self._adapters:
-            return self._adapters[device][1]
+            return self._rule.weight(self._adapters[device][1])
         assert self._held is not None, "who makes a round says what it has"
-        return float(self._held.count(device))
+        return self._rule.weight(float(self._held.count(device)))
+
+    def heavy(self, made: Sequence[int]) -> set[int]:
+        """The device among three or more that weighs more than all others of them, by its samples;
+        of those of the round that closed."""
+        weights = {device: self._rule.weight(float(self.samples[device])) for device in made}
+        total = sum(weights.values())
+        return {device for device, own in weights.items() if len(made) > 2 and 2 * own > total}
 
     @property
     def _keeps(self) -> bool:
