@@ -59,11 +59,11 @@ def test_krum_leaves_out_whom_the_definition_leaves_out() -> None:
     torch.testing.assert_close(Krum(0.25).merge(rows, [1.0] * 8).double(), due, rtol=0, atol=2e-7)
 
 
-def test_updates_are_clipped_to_the_median_and_weighed_by_samples() -> None:
+def test_updates_are_clipped_to_the_median_and_weigh_the_same() -> None:
     rows = BEGAN + torch.tensor([1.0, 2.0, 50.0])[:, None] * torch.ones(40) / math.sqrt(40)
     found = NormClipped(1.0).since(BEGAN).merge(rows, [1.0, 1.0, 2.0])
     # lengths 1, 2 and 50, the last of which is made 2
-    due = BEGAN + (1 + 2 + 2 * 2) / 4 / math.sqrt(40)
+    due = BEGAN + (1 + 2 + 2) / 3 / math.sqrt(40)
     torch.testing.assert_close(found, due, rtol=0, atol=1e-6)
 
 

@@ -375,7 +375,7 @@ class TrimmedMeanAggregation(Section):
 
 
 class NormClippedAggregation(Section):
-    """The mean, weighted by samples, of updates that are shortened where they are too long."""
+    """The mean of updates that are shortened where they are too long."""
 
     name: Literal["norm-clipped"] = "norm-clipped"
     most_norm: Real = Field(

@@ -1,9 +1,9 @@
 """What some devices cannot pull where they like: adapters that no training can have made are left
 out, and aggregations of values, or of whole adapters, bound what the others do.
 
-Samples are what a device says that it has, so that all but norm clipping weigh each device alike.
-Each part of the model is merged by itself: a device may be left out of one and not of the other.
-An adapter that is not finite is the first to be left out.
+Samples are what a device says that it has, so that each device weighs the same here. Each part of
+the model is merged by itself: a device may be left out of one and not of the other. An adapter that
+is not finite is the first to be left out.
 """
 
 import math
@@ -77,7 +77,7 @@ class TrimmedMean(_ByValue):
 @final
 @dataclass(frozen=True)
 class NormClipped(Aggregation):
-    """The mean, weighted by samples, of updates that are no longer than `most` times their median.
+    """The mean of updates that are no longer than `most` times their median.
 
     An update is what a device has moved the adapter since the round began. Source: norm bounding,
     Sun et al. (arXiv 1911.07963) section 5; the median in the place of a fixed bound needs no
@@ -94,20 +94,19 @@ class NormClipped(Aggregation):
         self, rows: Float[Tensor, "device parameter"], weights: Sequence[float]
     ) -> Float[Tensor, " parameter"]:
         """In double precision; updates that are not finite count as none. Raises ModelError for no
-        rows, and for weights as FedAvg."""
+        rows."""
         _check_rows(rows, weights)
         assert self.began is not None, "who merges says what the round began with"
-        if min(weights) < 0 or sum(weights) <= 0:
-            raise ModelError(f"weights must be at least 0 and not all 0, not {list(weights)}")
         began = self.began.to(rows.device).double()
         norms = torch.stack([_norm(row.double() - began) for row in rows])
         limit = self.most * norms.sort().values[(len(norms) - 1) // 2]
         total = torch.zeros_like(began)
-        for row, norm, weight in zip(rows, norms, weights, strict=True):
+        for row, norm in zip(rows, norms, strict=True):
             if norm.isfinite():
-                scale = 1.0 if norm <= limit else float(limit / norm)
-                total.add_(row.double() - began, alpha=weight * scale)
-        return (began + total / sum(weights)).to(rows.dtype)
+                total.add_(
+                    row.double() - began, alpha=1.0 if norm <= limit else float(limit / norm)
+                )
+        return (began + total / len(rows)).to(rows.dtype)
 
 
 @final

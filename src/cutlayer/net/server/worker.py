@@ -304,11 +304,11 @@ class ServerWorker:
         """The devices whose adapters, in either part, no training can have made, and why."""
         merging, number = self._training.merging, self._state.round + 1
         found: dict[int, str] = {}
-        server, device = self._server.part.adapted.layout, self._rows.layout
+        above, below = self._server.part.adapted.layout, self._rows.layout
         for layout, before, rows, merges in (
-            (device, self._state.device, self._sent(made), merging.device),
+            (below, self._state.device, self._sent(made), merging.device),
             (
-                server,
+                above,
                 self._state.server,
                 dict(zip(made, self._side.gather(made), strict=True)),
                 merging.server,
@@ -317,7 +317,11 @@ class ServerWorker:
             if not merges or not rows:
                 continue
             move = _SLACK * self._training.rule(layout).most_move
-            most = [move * self._rates(number, device) for device in rows]
+            # a codec of adapters adds what it lost of the round before
+            most = [
+                move * max(self._rates(each, device) for each in (max(number - 1, 1), number))
+                for device in rows
+            ]
             over = impossible(
                 torch.stack(list(rows.values())),
                 to_device(before.row, next(iter(rows.values())).device),
