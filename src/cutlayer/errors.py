@@ -1,8 +1,8 @@
 """The one error tree, and how a message shows values, other errors, and hints at a known word.
 
 A message says what was wrong, the value, and what to do. The command line turns each of these
-errors into one line and exit code 2; anything else that escapes is a bug. Knows nothing of where an
-error is raised.
+errors into one line and exit code 2, or 75 for what may pass by itself (`files.may_pass`); anything
+else that escapes is a bug. Knows nothing of where an error is raised.
 """
 
 import difflib
@@ -70,6 +70,10 @@ class FrameError(CutlayerError):
 
 class RunError(CutlayerError):
     """A run directory that cannot be written, read or resumed."""
+
+
+class UnavailableError(RunError):
+    """What may pass by itself: a server that is away, devices that have not come."""
 
 
 class StorageError(RunError):

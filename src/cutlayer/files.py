@@ -8,16 +8,31 @@ import math
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cutlayer.errors import ConfigError, RunError, StorageError, quoted
+from cutlayer.errors import ConfigError, RunError, StorageError, UnavailableError, quoted
+
+Found = TypeVar("Found")
 
 PRIVATE = 0o600
 _USUAL = 0o666
+# descriptors that are all in use: others may be done with theirs soon
+_NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+_PAUSE_S, _LONGEST_WAIT_S = 0.2, 30.0
+# what the system says of what may be otherwise in a minute
+_PASSING = frozenset(
+    (
+        *_NO_DESCRIPTOR,
+        *(errno.EAGAIN, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT),
+        *(errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.ENETUNREACH),
+        *(errno.ECONNREFUSED, errno.ECONNRESET, errno.ETIMEDOUT, errno.EHOSTUNREACH),
+    )
+)
 
 
 @contextmanager
@@ -39,10 +54,29 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
+def with_descriptor(
+    do: Callable[[], Found],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> Found:
+    """What `do` gives, which opens a file: tried again for 30 s while descriptors have run out.
+
+    Blocks meanwhile. Raises what `do` raises.
+    """
+    until_s = clock() + _LONGEST_WAIT_S
+    while True:
+        try:
+            return do()
+        except OSError as error:
+            if error.errno not in _NO_DESCRIPTOR or clock() >= until_s:
+                raise
+        sleep(_PAUSE_S)
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder after a file was made or renamed in it: a file that is flushed may still be
     lost with its folder's entry for it."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    handle = with_descriptor(lambda: os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
     try:
         os.fsync(handle)
     finally:
@@ -55,9 +89,13 @@ def write_whole(path: Path, write: Callable[[Path], object], *, mode: int = _USU
     `mode`: its permissions, less the umask, from its first byte on.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+
+    def begin() -> None:
         temporary.unlink(missing_ok=True)
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+
+    try:
+        with_descriptor(begin)
         write(temporary)
         _sync_file(temporary)
         temporary.replace(path)
@@ -106,7 +144,7 @@ def sync_below(folder: Path) -> None:
 
 
 def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
+    with with_descriptor(lambda: path.open("rb")) as file:
         os.fsync(file.fileno())
 
 
@@ -207,7 +245,17 @@ def storage_error(path: Path, error: Exception, remedy: Remedy = OF_A_RUN) -> St
     return StorageError(f"cannot write {path}: {why}; {what}", thing=thing)
 
 
-def _number(error: Exception) -> int | None:
+def may_pass(error: BaseException | None) -> bool:
+    """Whether what was refused may be granted another time with nothing changed: a server that was
+    away, a full disk, a port in use. All else is somebody's to correct first."""
+    while error is not None:
+        if isinstance(error, UnavailableError) or _number(error) in _PASSING:
+            return True
+        error = error.__cause__
+    return False
+
+
+def _number(error: BaseException) -> int | None:
     """The system's number of an error."""
     if isinstance(error, OSError):
         return error.errno

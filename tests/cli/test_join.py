@@ -1,6 +1,7 @@
 """What `cutlayer join` says before it has a server."""
 
 import asyncio
+import json
 import socket
 import time
 from pathlib import Path
@@ -48,9 +49,11 @@ def test_no_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "--identity",
         str(identity),
     ]
-    assert main([*words, "--token", TOKEN, "--patience", "1"]) == 2
+    assert main([*words, "--token", TOKEN, "--patience", "1"]) == 75
     said = capsys.readouterr().err
-    assert "no server at 127.0.0.1" in said and TOKEN.split(".")[2] not in said
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert lines[-1]["level"] == "error" and "no server at 127.0.0.1" in lines[-1]["message"]
+    assert TOKEN.split(".")[2] not in said
     assert not identity.exists()
 
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TextIO
 
 from cutlayer.errors import ConfigError, CutlayerError, cut, is_out_of_memory, nearest
+from cutlayer.files import may_pass
 from cutlayer.logs import lines_to
 from cutlayer.version import __version__
 
@@ -61,6 +62,8 @@ _HOMES = {
     "completion": "main",
 }
 _MISTAKE = 2
+# sysexits.h: a service may try again
+_MAY_PASS = 75
 _INTERRUPTED = 130
 # as a shell says of what SIGPIPE ended
 _PIPE_CLOSED = 141
@@ -72,13 +75,15 @@ _NO_MEMORY = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0, or 2 for a mistake of the user's."""
+    """Run one command; the exit code is 0; 2 for a user's mistake; 75 for what may pass."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: _run(words or ["--help"]))
 
 
-def guarded(run: Callable[[], int]) -> int:
-    """The exit code of `run`; what a user can correct becomes one line on stderr, and 2."""
+def guarded(run: Callable[[], int], tell: Callable[[str], object] | None = None) -> int:
+    """The exit code of `run`; what a user can correct becomes one line, and 2, or 75 if it may pass
+    by itself. `tell` is given that line (None: it goes to standard error)."""
+    tell = tell or (lambda text: on_standard_error(f"cutlayer: {text}"))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -87,22 +92,22 @@ def guarded(run: Callable[[], int]) -> int:
             finally:
                 sys.stdout.flush()  # a reader that is gone is met here, not as the process ends
     except (CutlayerError, argparse.ArgumentError) as error:
-        print(f"cutlayer: {_one_line(error)}{_option(error)}", file=sys.stderr)
-        return _MISTAKE
+        tell(f"{_one_line(error)}{_option(error)}")
+        return _MAY_PASS if may_pass(error) else _MISTAKE
     except BrokenPipeError:
         _forget_standard_output()
         return _PIPE_CLOSED
     except OSError as error:
-        print(f"cutlayer: {what_the_system_says(error)}", file=sys.stderr)
-        return _MISTAKE
+        tell(what_the_system_says(error))
+        return _MAY_PASS if may_pass(error) else _MISTAKE
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         told = f"{_NO_MEMORY}: {_one_line(error)}".removesuffix(": ")
-        print(f"cutlayer: {told}", file=sys.stderr)
+        tell(told)
         return _MISTAKE
     except KeyboardInterrupt as error:
-        print(f"cutlayer: {str(error) or 'interrupted'}", file=sys.stderr)
+        tell(str(error) or "interrupted")
         return _INTERRUPTED
 
 

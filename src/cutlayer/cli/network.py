@@ -5,14 +5,18 @@ Knows the commands' arguments and what they print; runs are `jobs`', the lab is 
 """
 
 import argparse
+import contextlib
 import ctypes
 import logging
 import os
+import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
+from cutlayer.cli.main import guarded
 from cutlayer.cli.settings import (
     add_config,
     add_settings,
@@ -34,6 +38,7 @@ from cutlayer.logs import loading
 
 _LOG = logging.getLogger(__name__)
 _ARENA_MAX = -8  # M_ARENA_MAX of <malloc.h>
+_DESCRIPTORS = 65_536
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,21 +95,44 @@ def run_serve(arguments: argparse.Namespace) -> int:
     if arguments.resume is None:
         refuse_settings_of(overrides, plans=True, simulations=True)
         config = read_config(arguments.config, overrides)
-    log_lines(arguments.quiet)
-    share_one_arena()
-    run = serve(
-        config,
-        resume=arguments.resume,
-        changes=None if arguments.resume is None else overrides,
-        go_on=arguments.go_on,
-        output=arguments.output or RUNS,
-        keys=arguments.keys,
-        listen=arguments.listen,
-        operators=arguments.operators,
-    )
-    if not run.finished:
-        _LOG.info("`cutlayer serve --resume %s` resumes it", run.path)
-    return 0
+
+    def begin() -> int:
+        share_one_arena()
+        allow_descriptors()
+        run = serve(
+            config,
+            resume=arguments.resume,
+            changes=None if arguments.resume is None else overrides,
+            go_on=arguments.go_on,
+            output=arguments.output or RUNS,
+            keys=arguments.keys,
+            listen=arguments.listen,
+            operators=arguments.operators,
+        )
+        if not run.finished:
+            _LOG.info("`cutlayer serve --resume %s` resumes it", run.path)
+        return 0
+
+    return _logged(begin, arguments.quiet)
+
+
+def _logged(run: Callable[[], int], quiet: bool) -> int:
+    """The exit code of `run`; all that it says is lines of a log, the error that ends it too."""
+    with log_lines(quiet):
+        return guarded(run, lambda text: _LOG.error("%s", text))
+
+
+def allow_descriptors() -> None:
+    """For this process, from now on: as many open files as the system lets it have, to 65,536.
+
+    Most systems begin with 1,024, of which each connection takes one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        # macOS promises more than it gives
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def share_one_arena() -> None:
@@ -199,23 +227,26 @@ def join_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_join(arguments: argparse.Namespace) -> int:
     """Take part until the run ends."""
-    log_lines(arguments.quiet)
-    join(
-        arguments.address,
-        arguments.data,
-        identity=arguments.identity,
-        token=_token(arguments),
-        text_field=arguments.text_field,
-        label_field=arguments.label_field,
-        format=arguments.format,
-        skip_bad=arguments.skip_bad,
-        patience_s=float(arguments.patience),
-        threads=arguments.threads,
-        device=arguments.device,
-        model=arguments.model,
-        most_disk_gib=float(arguments.most_disk),
-    )
-    return 0
+
+    def begin() -> int:
+        join(
+            arguments.address,
+            arguments.data,
+            identity=arguments.identity,
+            token=_token(arguments),
+            text_field=arguments.text_field,
+            label_field=arguments.label_field,
+            format=arguments.format,
+            skip_bad=arguments.skip_bad,
+            patience_s=float(arguments.patience),
+            threads=arguments.threads,
+            device=arguments.device,
+            model=arguments.model,
+            most_disk_gib=float(arguments.most_disk),
+        )
+        return 0
+
+    return _logged(begin, arguments.quiet)
 
 
 def _token(arguments: argparse.Namespace) -> str | None:

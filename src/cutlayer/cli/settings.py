@@ -8,13 +8,14 @@ import json
 import logging
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, final
+from typing import Any, NoReturn, TextIO, TypeVar, final
 
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from cutlayer.errors import ConfigError, nearest, quoted
 from cutlayer.logs import lines_to, unheard
 from cutlayer.net.wire.link import address_of
 
+_LOG = logging.getLogger(__name__)
 _PREFIX = "override."
 _OF_NETWORKS = ("net.",)
 # when a round closes: simulated ones too, but no plan's
@@ -287,7 +289,8 @@ def status_line() -> Iterator[None]:
 
 @final
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time (UTC), level, where it was said, and what."""
+    """One JSON object a line: time (UTC), level, where it was said, and what. ASCII alone: what a
+    stranger sent cannot command the terminal that shows it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""
@@ -299,16 +302,40 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line).replace("\x7f", "\\u007f")
 
 
-def log_lines(quiet: bool) -> None:
-    """From here on, what cutlayer logs goes to standard error as JSON; `quiet`: warnings alone."""
+@contextmanager
+def log_lines(quiet: bool) -> Iterator[None]:
+    """What cutlayer logs, what asyncio has to report, and warnings go to standard error as JSON;
+    `quiet`: warnings alone."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logger = logging.getLogger("cutlayer")
-    logger.handlers = [handler]
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    ours, loop = logging.getLogger("cutlayer"), logging.getLogger("asyncio")
+    before = [(logger, logger.handlers, logger.level) for logger in (ours, loop)]
+    ours.handlers = loop.handlers = [handler]
+    ours.setLevel(logging.WARNING if quiet else logging.INFO)
+    loop.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _log_warning
+            yield
+    finally:
+        for logger, handlers, level in before:
+            logger.handlers = handlers
+            logger.setLevel(level)
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """As an error is told: no line of anybody's source."""
+    _LOG.warning("%s", " ".join(str(message).split()))
 
 
 # `cutlayer config`.

@@ -7,6 +7,8 @@ import asyncio
 import logging
 import math
 import random
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +25,7 @@ from cutlayer.config.section import CODECS, PluginSection
 from cutlayer.data.assets.catalogue import cache_root
 from cutlayer.data.partition import BatchPlan
 from cutlayer.data.samples import digest_of
-from cutlayer.errors import ConfigError, IdentityError, RunError
+from cutlayer.errors import ConfigError, IdentityError, RunError, UnavailableError
 from cutlayer.files import alone
 from cutlayer.jobs.build import make_adapter
 from cutlayer.jobs.dataset import OwnData, check_own, own_samples
@@ -115,7 +117,7 @@ def _patiently(address: tuple[str, int], patience_s: float, do: Callable[[], Ans
             host, port = address
             nobody = f"no server at {host}:{port}: {error}"
             if away_s >= patience_s:
-                raise RunError(
+                raise UnavailableError(
                     f"{nobody}; is the address right, and is the server running?"
                 ) from error
             _LOG.warning("%s; asked again for %.0f s", nobody, patience_s - away_s)
@@ -154,7 +156,8 @@ def start(
 
 
 async def join(joining: Joining, compute: Compute) -> None:
-    """Take part until the run ends.
+    """Take part until the run ends, or SIGTERM comes, at which the step that is being computed is
+    finished.
 
     Raises RunError if the server does not want this device, is on another run than the device's
     state, or is away for longer than `patience_s`, and if another process has the state; DataError
@@ -177,10 +180,15 @@ async def join(joining: Joining, compute: Compute) -> None:
             dialler.got_on,
             lambda terms: check_own(joining.own, terms.task, terms.class_names),
         )
+        if threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, driver.leave)
         with Heartbeat(lambda: driver.progress):
             await driver.take_part(dialler.dial)
-        joining.state.unlink(missing_ok=True)
-    _LOG.info("the run has ended")
+        if driver.finished:
+            joining.state.unlink(missing_ok=True)
+            _LOG.info("the run has ended")
+        else:
+            _LOG.info("stopped: started again, this device goes on where it was")
 
 
 @final
@@ -229,7 +237,7 @@ class Dialler:
     def _wait_on(self, away_from_s: float, reason: str) -> None:
         away_s = _now_s() - away_from_s
         if away_s > self._joining.patience_s:
-            raise RunError(
+            raise UnavailableError(
                 f"no server for {away_s:.0f} s: {reason}; run this again when there is one; it"
                 " resumes where it was"
             )

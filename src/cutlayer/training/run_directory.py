@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from cutlayer.errors import RunError, reason
-from cutlayer.files import json_text, storage_error, write_atomically
+from cutlayer.files import json_text, storage_error, with_descriptor, write_atomically
 from cutlayer.rounds.schemes import Phase
 from cutlayer.training.exchange import streams_from_tensors, streams_to_tensors
 from cutlayer.training.records import (
@@ -89,7 +89,7 @@ class RunDirectory:
         """Add JSON lines to `rounds.jsonl` or `trace.jsonl`, flushed to disk."""
         path = self.path / log
         try:
-            with path.open("a", encoding="utf-8") as file:
+            with with_descriptor(lambda: path.open("a", encoding="utf-8")) as file:
                 file.writelines(json_text(line.written()) + "\n" for line in lines)
                 file.flush()
                 os.fsync(file.fileno())

@@ -318,3 +318,49 @@ def test_a_device_whose_samples_changed_begins_its_round_anew(
 
     asyncio.run(go())
     assert "it had own, and has others; it restarts its round" in caplog.text
+
+
+def test_a_device_that_is_told_to_leave_ends_its_step_and_goes_on_another_time(
+    setup: Setup, tmp_path: Path
+) -> None:
+    run = Run(setup, tmp_path)
+    done = 0
+
+    async def go() -> None:
+        site = Site(run)
+        _, site.server = run.server()
+
+        async def leaving(work: Callable[[], Any]) -> Any:
+            nonlocal done
+            done += 1
+            if done == 7:  # within a step
+                first.leave()
+            return work()
+
+        first = run.device(0, leaving)
+        others = [
+            asyncio.create_task(run.device(n).take_part(partial(site.dial, n))) for n in (1, 2)
+        ]
+        async with asyncio.timeout(PATIENCE_S):
+            await first.take_part(partial(site.dial, 0))
+            stored = run.store(0).load()
+            assert not first.finished and stored is not None and stored.position.step > 0
+            second = run.device(0)
+            await second.take_part(partial(site.dial, 0))
+            await asyncio.gather(*others)
+        assert second.finished
+
+    asyncio.run(go())
+    assert same_adapters(final(run), trained(setup)[-1].state)
+
+
+def test_a_device_that_waits_for_its_server_leaves_at_once(setup: Setup, tmp_path: Path) -> None:
+    run = Run(setup, tmp_path)
+
+    async def go() -> None:
+        device = run.device(0)
+        asyncio.get_running_loop().call_soon(device.leave)
+        await device.take_part(partial(Site(run).dial, 0))
+        assert not device.finished
+
+    asyncio.run(go())

@@ -107,12 +107,37 @@ def test_no_answer_is_kept_guessed_at_or_embedded(path: str) -> None:
     assert not any(field.startswith("Access-Control") for field in head)
 
 
-@pytest.mark.parametrize("path", ["/", "/status", "/metrics", "/health"])
+@pytest.mark.parametrize("path", ["/", "/status", "/rounds", "/other"])
 def test_who_asks_by_another_name_is_refused(path: str) -> None:
     """DNS rebinding: a stranger's name that points here, in an operator's browser."""
     (line, *_), body = get(path, host="evil.example:7701")
     assert line == "HTTP/1.1 403 Forbidden"
     assert "pi-1" not in body
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health"])
+def test_a_scraper_may_call_it_as_its_network_does(path: str) -> None:
+    (line, *_), _ = get(path, host="cutlayer:7701")
+    assert line == "HTTP/1.1 200 OK"
+
+
+def test_more_connections_than_it_takes_are_closed_and_its_own_go_on() -> None:
+    async def go() -> None:
+        page = operations()
+        port = await page.open(LOOPBACK, 0)
+        silent = [await asyncio.open_connection(LOOPBACK, port) for _ in range(32)]
+        reader, writer = await asyncio.open_connection(LOOPBACK, port)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        first, writer = silent[0]
+        writer.write(b"GET /health HTTP/1.1\r\n\r\n")
+        assert b"200 OK" in await first.read()
+        for _, one in silent:
+            one.close()
+        await page.close()
+
+    asyncio.run(go())
 
 
 def test_metrics_are_the_status() -> None:

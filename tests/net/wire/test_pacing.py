@@ -1,4 +1,4 @@
-"""The token bucket's law, and a paced link in virtual time."""
+"""The token bucket's law, a paced link in virtual time, and how fast a connection may ask."""
 
 import asyncio
 import itertools
@@ -9,7 +9,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cutlayer.net.wire.link import Link, LinkClosed, PacedLink, TokenBucket, full_bucket
+from cutlayer.net.wire.frames import encode_message
+from cutlayer.net.wire.link import (
+    Link,
+    LinkClosed,
+    PacedLink,
+    QuestionPace,
+    TokenBucket,
+    full_bucket,
+)
+from cutlayer.net.wire.messages import (
+    Ask,
+    Fetch,
+    Gradient,
+    Hello,
+    Message,
+    PartRange,
+    Position,
+    Probe,
+)
 
 # amounts and waits are sums of up to 30 doubles: errors of some 1e-14, relative
 ROUNDING = 1e-9
@@ -222,3 +240,22 @@ def test_the_rest_is_the_other_links() -> None:
 
     asyncio.run(run())
     assert wire.closed == "done"
+
+
+GRADIENT = Gradient(Position(1, 0, 0), bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("question", "rate"), [(Ask(), 10), (Probe(), 10), (Fetch(PartRange(0, 1)), 50)]
+)
+def test_questions_beyond_two_seconds_of_them_wait(question: Message, rate: int) -> None:
+    pace, frame = QuestionPace(), encode_message(question, 0)
+    assert [pace.wait_s(frame, 0.0) for _ in range(2 * rate)] == [0.0] * (2 * rate)
+    assert pace.wait_s(frame, 0.0) == pytest.approx(1 / rate)
+    assert pace.wait_s(frame, 3.0) == 0.0
+    assert pace.wait_s(encode_message(Hello(0), 0), 0.0) == 0.0
+
+
+def test_what_trains_is_never_paced() -> None:
+    pace, frame = QuestionPace(), encode_message(GRADIENT, 0)
+    assert {pace.wait_s(frame, 0.0) for _ in range(1000)} == {0.0}

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, TypeVar, final
 
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -35,6 +35,8 @@ from cutlayer.net.wire.messages import (
     Terms,
 )
 from cutlayer.net.wire.part_files import PartCache
+
+Waited = TypeVar("Waited")
 
 # Where a device keeps what it must not lose: one file, replaced as a whole, with a checksum.
 #
@@ -60,7 +62,6 @@ class Stored:
     samples: str
 
 
-@final
 @final
 class DeviceStore:
     """The file at `path`."""
@@ -221,7 +222,14 @@ class DeviceDriver:
         self._ready: Ready | None = None
         self._saving: asyncio.Task[None] | None = None
         self._sending: asyncio.Task[None] | None = None
-        self._finished = False
+        self._finished = self._leaving = False
+        # while nothing is computed here
+        self._waiting: asyncio.Task[Any] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended."""
+        return self._finished
 
     @property
     def progress(self) -> str:
@@ -229,18 +237,22 @@ class DeviceDriver:
         return self._session.progress
 
     async def take_part(self, dial: Callable[[], Awaitable[Link]]) -> None:
-        """Dial, and dial again when the link breaks, until the run ends.
+        """Dial, and dial again when the link breaks, until the run ends or `leave` was called.
 
         Raises RunError if the server refuses the device or runs on other terms; what `dial` raises
         when it gives up.
         """
-        while not self._finished:
-            link = await dial()
+        while not self._over:
+            link = await self._unless_told(dial())
+            if link is None:
+                return
             try:
                 await self._handle(d.Linked(), link)
-                while not self._finished:
+                while not self._over:
                     await self._sent()
-                    frame = await link.receive()
+                    frame = await self._unless_told(link.receive())
+                    if frame is None:
+                        break
                     self._watch.arrived()
                     await self._handle(d.Received(frame), link)
             except LinkClosed as closed:
@@ -251,6 +263,30 @@ class DeviceDriver:
                 await link.close()
                 with suppress(LinkClosed):
                     await self._sent()
+
+    def leave(self) -> None:
+        """Take part no longer: what is being computed is finished and kept, and nothing is waited
+        for."""
+        self._leaving = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    @property
+    def _over(self) -> bool:
+        return self._finished or self._leaving
+
+    async def _unless_told(self, wait: Awaitable[Waited]) -> Waited | None:
+        """What comes of a wait; None: this device is to leave."""
+        self._waiting = task = asyncio.current_task()
+        try:
+            return await wait
+        except asyncio.CancelledError:
+            if not self._leaving or task is None:
+                raise
+            task.uncancel()
+            return None
+        finally:
+            self._waiting = None
 
     async def _handle(self, event: d.Event, link: Link) -> None:
         for instruction in self._session.handle(event):

@@ -2,15 +2,16 @@
 
 Knows no content, and neither TLS nor passwords. Who asks by a name that is not this server's is
 refused: a page from elsewhere can make its own name point here (DNS rebinding), and would
-otherwise read the answers as its own.
+otherwise read the answers as its own. `/health` and `/metrics` answer by any name, since scrapers
+have names for a service of their own; they hold numbers, devices' names and why a run failed.
 """
 
 import asyncio
-import contextlib
 import ipaddress
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import final
 from urllib.parse import parse_qsl, urlsplit
@@ -153,6 +154,8 @@ JSON = "application/json"
 
 _TIMEOUT_S = 5.0
 _LARGEST_BYTES = 16 * 1024
+# at once, and as many that the system keeps waiting: this port never has all descriptors
+_MOST_CONNECTIONS = 32
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -228,10 +231,15 @@ def _is_address(name: str) -> bool:
 
 @final
 class Web:
-    """A port where `answer` is asked."""
+    """A port where `answer` is asked, by 32 connections at once: more are closed unanswered.
+    `open_paths`: those that answer by whatever name this server is called."""
 
-    def __init__(self, answer: Callable[[Request], Answer]) -> None:
+    def __init__(
+        self, answer: Callable[[Request], Answer], open_paths: Collection[str] = ()
+    ) -> None:
         self._answer = answer
+        self._open_paths = frozenset(open_paths)
+        self._connections = 0
         self._bound = ""
         self._server: asyncio.Server | None = None
 
@@ -239,11 +247,10 @@ class Web:
         """Listen; the port. Raises OSError if the address is not to be had."""
         self._bound = host
         both = any_socket(host, port)
-        self._server = await (
-            asyncio.start_server(self._serve, host, port, limit=_LARGEST_BYTES)
-            if both is None
-            else asyncio.start_server(self._serve, sock=both, limit=_LARGEST_BYTES)
+        listen = partial(
+            asyncio.start_server, self._serve, limit=_LARGEST_BYTES, backlog=_MOST_CONNECTIONS
         )
+        self._server = await (listen(host, port) if both is None else listen(sock=both))
         return int(self._server.sockets[0].getsockname()[1])
 
     async def close(self) -> None:
@@ -253,24 +260,30 @@ class Web:
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._connections >= _MOST_CONNECTIONS:
+            writer.transport.abort()
+            return
+        self._connections += 1
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(self._answered(head).to_bytes())
-                await writer.drain()
+                writer.close()
+                await writer.wait_closed()
         except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # whoever asks so gets nothing
+        except asyncio.CancelledError:
+            pass  # the server ends, and nobody waits for this: asyncio would report it as an error
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            self._connections -= 1
+            writer.transport.abort()  # what is not read within the time is dropped
 
     def _answered(self, head: bytes) -> Answer:
         try:
             request = read_request(head)
         except ValueError:
             return text_answer(HTTPStatus.BAD_REQUEST, "not an HTTP request")
-        if not is_ours(request.host, self._bound):
+        if request.path not in self._open_paths and not is_ours(request.host, self._bound):
             return text_answer(
                 HTTPStatus.FORBIDDEN,
                 "the Host header must be an address, localhost, or the name by which this listens",
@@ -302,7 +315,7 @@ class Operations:
         self._registry = CollectorRegistry()
         self._registry.register(StatusMetrics(ask))
         ProcessCollector(registry=self._registry)
-        self._web = Web(self._answer)
+        self._web = Web(self._answer, ("/health", "/metrics"))
 
     async def open(self, host: str, port: int) -> int:
         """Listen; the port. Raises OSError if the address is not to be had."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias, final
 
-from cutlayer.errors import ModelError, PacketError, RunError
+from cutlayer.errors import ModelError, PacketError, RunError, UnavailableError
 from cutlayer.net.server import events
 from cutlayer.net.server import session as s
 from cutlayer.net.server.journal import Entry, GroupCommit, Journal
@@ -36,6 +36,7 @@ from cutlayer.net.wire.link import (
     LinkClosed,
     PacedLink,
     PatientLink,
+    QuestionPace,
     Turns,
 )
 from cutlayer.net.wire.messages import (
@@ -293,7 +294,10 @@ class ServerDriver:
     async def _receive(self, device: int, own: "_Connection", link: Link) -> None:
         """Handle the next frame; apart from `attend`, which would keep it until the one after."""
         frame = await link.receive()
-        await self._handle_frame(own, events.ReceivedFrom(device, frame), self._watch.now())
+        arrived_s = self._watch.now()
+        if pause_s := own.questions.wait_s(frame, arrived_s):
+            await asyncio.sleep(pause_s)
+        await self._handle_frame(own, events.ReceivedFrom(device, frame), arrived_s)
 
     async def _handle_frame(
         self, own: "_Connection", event: events.ReceivedFrom, arrived_s: float
@@ -483,7 +487,7 @@ class ServerDriver:
             case events.Warn(text):
                 _LOG.warning("%s", text)
             case events.GiveUp(reason):
-                raise RunError(reason)
+                raise UnavailableError(reason)
             case events.Finish():
                 self._end.set()
         return None
@@ -564,6 +568,7 @@ class _Connection:
         self._unsent_bytes = 0
         self._ended = False
         self.leaves: Callable[[Buffers], None] = lambda frame: None
+        self.questions = QuestionPace()
         self.received_bytes = 0
 
     @property

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import final
 
 from cutlayer.errors import RunError
-from cutlayer.files import PRIVATE, storage_error, sync_folder
+from cutlayer.files import PRIVATE, storage_error, sync_folder, with_descriptor
 from cutlayer.net.wire.frames import Limits, decode_message, message_parts, size_of
 from cutlayer.net.wire.link import Compute, LinkClosed
 from cutlayer.net.wire.messages import Message, RoundClosed
@@ -144,7 +144,8 @@ class Journal:
         self._close()
         path = self._path(round_number)
         new = not path.exists()
-        self._handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        self._handle = with_descriptor(lambda: os.open(path, flags, PRIVATE))
         self._close = weakref.finalize(self, os.close, self._handle)
         self._round = round_number
         if new:

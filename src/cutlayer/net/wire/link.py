@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, final
 
 from cutlayer.errors import ConfigError, IdentityError
-from cutlayer.net.wire.frames import Buffers, Received, size_of
+from cutlayer.net.wire.frames import Buffers, Kind, Received, claims_kind, size_of
 from cutlayer.units import BITS_PER_BYTE, KIB, MIB
 
 # What a session's driver asks of a connection. Knows no socket: each kind of link is a file.
@@ -195,6 +195,35 @@ class PacedLink(Link):
         finally:
             self._waiting.cancel()
             self._waiting = None
+
+
+# How fast one connection may ask.
+#
+# Knows the kind that a frame claims to be; what trains is paced by what it costs its device.
+
+
+# a second: of a device's part, 50 MB; others are asked once a round, or once a connection
+_QUESTIONS_PER_S = {Kind.FETCH: 50.0, Kind.ASK: 10.0, Kind.PROBE: 10.0}
+# at once, of what comes in a second
+_BURST_S = 2.0
+
+
+@final
+class QuestionPace:
+    """What one connection asked so far: who asks too fast is answered later, and its own link alone
+    waits."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[Kind, TokenBucket] = {}
+
+    def wait_s(self, frame: Received, now_s: float) -> float:
+        """How long a frame that came at `now_s` is left lying [s]: 0 for all but questions."""
+        for kind, rate in _QUESTIONS_PER_S.items():
+            if claims_kind(frame, kind):
+                bucket = self._buckets.get(kind) or full_bucket(rate, rate * _BURST_S, now_s)
+                self._buckets[kind] = bucket.at(now_s).take(1.0)
+                return self._buckets[kind].wait_s
+        return 0.0
 
 
 # Where a driver's computations run: beside the event loop, so that links stay alive meanwhile.
