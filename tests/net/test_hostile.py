@@ -111,6 +111,7 @@ def test_whatever_it_sends_the_run_ends_with_what_the_others_trained(
         asyncio.run(attacked(run, value))
         ends.append(final(run))
         assert run.journal.made(ROUNDS) == (0, 2)
+        assert run.session.left_out == {HOSTILE: ROUNDS}
     assert {end.round for end in ends} == {ROUNDS}
     for end in ends:
         assert end.device.row.isfinite().all() and end.server.row.isfinite().all()

@@ -69,6 +69,7 @@ def device(number: int, last: int, name: str | None = None) -> DeviceStatus:
         adapter_sent=3 * number + 5 > LOCAL_STEPS,
         uplink_bytes=(31 + number) * last * _MIB,
         downlink_bytes=(7 + number) * last * _MIB,
+        refused_adapters=number,
         delay_by_phase_s=phases(last, number) if last else None,
     )
 
@@ -83,6 +84,7 @@ def absent() -> DeviceStatus:
         adapter_sent=False,
         uplink_bytes=0,
         downlink_bytes=0,
+        refused_adapters=0,
         delay_by_phase_s=None,
     )
 

@@ -156,6 +156,8 @@ def test_metrics_are_the_status() -> None:
     assert value(families, "cutlayer_devices_done") == 1
     assert value(families, "cutlayer_device_connected", device="pi-2") == 0
     assert value(families, "cutlayer_device_local_steps", device="pi-1") == 5
+    refused = "cutlayer_device_refused_adapters_total"
+    assert [value(families, refused, device=f"pi-{n}") for n in (1, 2)] == [0, 1]
     up = value(families, "cutlayer_device_uplink_bytes_total", device="pi-1")
     assert up == RUNNING.devices[0].uplink_bytes
     sent = value(families, "cutlayer_payload_bytes_total", payload="activation")

@@ -77,8 +77,8 @@ class DeviceStatus(Record):
     """A device in the round. `name` None: nobody has come for the number yet.
 
     `away_s`: since it left [s]; None: it is here, or was not since the server was started. Bytes
-    are those of whole frames since then. `delay_by_phase_s`: of the last round, None before the
-    first.
+    are those of whole frames since then, `refused_adapters` those that were not merged.
+    `delay_by_phase_s`: of the last round, None before the first.
     """
 
     name: str | None
@@ -88,6 +88,7 @@ class DeviceStatus(Record):
     adapter_sent: bool
     uplink_bytes: int
     downlink_bytes: int
+    refused_adapters: int
     delay_by_phase_s: Mapping[str, float] | None
 
 
@@ -189,6 +190,7 @@ class Watched:
             adapter_sent=own.done,
             uplink_bytes=traffic.uplink_bytes(number),
             downlink_bytes=traffic.downlink_bytes(number),
+            refused_adapters=self.session.left_out[number],
             delay_by_phase_s=phases,
         )
 

@@ -111,6 +111,8 @@ def _of_devices(devices: tuple[DeviceStatus, ...]) -> Iterator[Metric]:
     yield _labelled("device_local_steps", "done of the round in progress", "device", steps)
     yield _counter("device_uplink_bytes", "received from a device", "device", up)
     yield _counter("device_downlink_bytes", "sent to a device", "device", down)
+    refused = {name: device.refused_adapters for name, device in named.items()}
+    yield _counter("device_refused_adapters", "that were not merged", "device", refused)
 
 
 def _of_round(last: RoundRecord) -> Iterator[Metric]:

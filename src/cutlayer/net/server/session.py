@@ -8,6 +8,7 @@ already. A step is trained once: the last reply of each device is kept, and sent
 activation comes again.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import final
@@ -121,6 +122,8 @@ class ServerSession:
         self.round = round_number
         self.traffic = TrafficCounter()
         self.passes = PassCounter()
+        # adapters that came and were not merged, by device
+        self.left_out: Counter[int] = Counter()
         self.shares = plan.shares
         self._plan = plan
         self._adapter, self._own, self._whole = adapter, own, whole
@@ -387,6 +390,7 @@ class ServerSession:
 
     def _merged(self, merged: Merged) -> list[Instruction]:
         closed = self.round
+        self.left_out.update(set(self._made) - set(merged.made))
         self.round += 1
         self.passes.close()
         self._adapter, self._own, self._whole = merged.adapter, merged.own, merged.whole
