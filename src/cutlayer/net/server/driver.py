@@ -190,7 +190,6 @@ class ServerDriver:
         self._controller = controller
         self._watch = controller.watch
         self._measured: MeasuredRound | None = None
-        self._warned_of: set[int] = set()
         self._save = save
         self._compute = compute
         self._piece = piece
@@ -497,18 +496,8 @@ class ServerDriver:
         passed_s = self._controller.passed_s
         worker, number = self._worker, self._session.round
         merged = await self._compute(lambda: worker.merge(made, measured, passed_s))
-        for device, why in worker.refused.items():
-            _LOG.warning(
-                "device %d: its adapter of round %d is not merged: %s", device, number, why
-            )
-        for device in worker.heavy(merged) - self._warned_of:
-            self._warned_of.add(device)
-            _LOG.warning(
-                "device %d says it has %d samples, more than all others together: the adapter will"
-                " be mostly its own; net.weights and net.most_samples bound that",
-                device,
-                worker.samples[device],
-            )
+        for text in worker.warnings(merged):
+            _LOG.warning("%s", text)
         if merged != made:  # a server that is started again voids the others' state too
             self._entries.enter(number, Entry(None, RoundClosed(number, MergedFrom(list(merged)))))
         shares = self._controller.reopen(worker.state, measured, len(worker.adapter))

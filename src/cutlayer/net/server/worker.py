@@ -96,6 +96,7 @@ class ServerWorker:
         self._bounds = bounds
         self._rule = rule
         self.refused: dict[int, str] = {}
+        self._heavy: set[int] = set()
         self.train_loss = math.nan
         self.plain_bytes = 0
         shares = shares or (DeviceShare(0),) * len(local_steps)
@@ -372,12 +373,25 @@ class ServerWorker:
         assert self._held is not None, "who makes a round says what it has"
         return self._rule.weight(float(self._held.count(device)))
 
-    def heavy(self, made: Sequence[int]) -> set[int]:
-        """The device among three or more that weighs more than all others of them, by its samples;
-        of those of the round that closed."""
-        weights = {device: self._rule.weight(float(self.samples[device])) for device in made}
+    def warnings(self, merged: Sequence[int]) -> list[str]:
+        """What an operator should know of the round that closed with these devices: whose adapter
+        was not merged, and, once, who of three or more weighs more than all others together."""
+        number = self._state.round
+        texts = [
+            f"device {device}: its adapter of round {number} is not merged: {why}"
+            for device, why in self.refused.items()
+        ]
+        weights = {device: self._rule.weight(float(self.samples[device])) for device in merged}
         total = sum(weights.values())
-        return {device for device, own in weights.items() if len(made) > 2 and 2 * own > total}
+        for device, own in weights.items():
+            if len(merged) > 2 and 2 * own > total and device not in self._heavy:
+                self._heavy.add(device)
+                texts.append(
+                    f"device {device} says it has {self.samples[device]} samples, more than all"
+                    " others together: the adapter will be mostly its own; net.weights and"
+                    " net.most_samples bound that"
+                )
+        return texts
 
     @property
     def _keeps(self) -> bool:
