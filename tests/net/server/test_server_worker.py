@@ -1,5 +1,6 @@
 """What a server computes with: nothing that a device may not send leaves a trace."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,22 @@ def test_an_absurd_adapter_costs_its_device_the_round_and_nobody_else(
     assert torch.equal(states[0].device.row, states[1].device.row)
     assert torch.equal(states[0].server.row, states[1].server.row)
     assert states[0].streams.keys() == states[1].streams.keys()
+
+
+def test_where_all_that_came_is_absurd_the_round_closes_with_what_it_began_with(
+    setup: Setup, tmp_path: Path
+) -> None:
+    """As of a quorum of one, which is hostile: it is not its turn to say where the run goes."""
+    first = initial_state(setup)
+    worker = Run(setup, tmp_path).server_worker(first)
+    alone(worker, 1, good())
+    poison = torch.full_like(first.device.row, 1e30)
+    worker.store_adapter(1, Adapter(1, Weight(1), pack_adapter(poison)))
+    assert worker.merge((1,)) == ()
+    assert list(worker.refused) == [1] and math.isfinite(worker.train_loss)
+    assert worker.state.round == 1 and not worker.state.streams
+    assert torch.equal(worker.state.device.row, first.device.row)
+    assert torch.equal(worker.state.server.row, first.server.row)
 
 
 def test_a_weight_is_what_the_rule_makes_of_the_samples_that_a_device_says_it_has(

@@ -264,23 +264,26 @@ class ServerWorker:
         """Close the round with the devices in `made`, weighted as the rule says; open the next one.
         `measured`: how long it took, if that was seen; else it took `passed_s`.
 
-        Gives those that were merged: not one whose adapter no training can have made, if there are
-        others. It and those who did not make the round begin it anew. Raises RunError for adapters
-        that are not finite; the round is then as it was. Source: SFT eqs. (7), (8), over those who
-        made it.
+        Gives those that were merged: not one whose adapter no training can have made. Where that
+        leaves nobody, what is merged stays as it was. Who was left out, or did not make the round,
+        begins the next one anew. Raises RunError for adapters that are not finite; the round is
+        then as it was. Source: SFT eqs. (7), (8), over those who made it.
         """
         self.step()
-        refused = self._impossible(made)
-        made = tuple(device for device in made if device not in refused) or tuple(made)
-        device_row, server_row = self._next_rows(made)
+        refused, came = self._impossible(made), tuple(made)
+        made = tuple(device for device in came if device not in refused)
+        # a rate that is too high takes all of them beyond any number: that is for the user to mend
+        device_row, server_row = self._next_rows(made or came)
         if not (device_row.isfinite().all() and server_row.isfinite().all()):
             raise RunError(
                 f"round {self._state.round + 1} diverged: its aggregated adapters are not finite;"
                 " the state after the round before is kept, and resuming from it diverges again."
                 " Start a new run with a lower optimizer.learning_rate"
             )
-        self.refused = {device: why for device, why in refused.items() if device not in made}
-        self.train_loss, self.plain_bytes = self._mean_loss(made), self._plain_bytes
+        if not made:
+            device_row, server_row = self._next_rows(())
+        self.refused = refused
+        self.train_loss, self.plain_bytes = self._mean_loss(made or came), self._plain_bytes
         if self._held is not None:
             self.cache = self._held.close_round()
         for device in set(range(len(self._local_steps))) - set(made):
@@ -350,6 +353,8 @@ class ServerWorker:
         sent = self._sent(made)  # in the order of the weights
         if not self._scheme.trains_device:  # what devices have
             device_row = before.device.row if self._opening is None else self._opening.received
+        elif merging.device and not made:
+            device_row = before.device.row.clone()
         elif merging.device:
             aggregation = self._server.aggregation.since(before.device.row)
             device_row = merged(aggregation, torch.stack(list(sent.values())), weights)
@@ -357,7 +362,9 @@ class ServerWorker:
             device_row = torch.stack(
                 [sent.get(device, before.device.of(device)) for device in range(count)]
             )
-        if merging.server:
+        if merging.server and not made:
+            server_row = before.server.row.clone()
+        elif merging.server:
             aggregation = self._server.aggregation.since(before.server.row)
             server_row = merged(aggregation, self._side.gather(made), weights)
         else:
