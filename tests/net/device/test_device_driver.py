@@ -26,7 +26,7 @@ from cutlayer.net.wire.messages import PIECE_BYTES, PartPiece, Position, Terms
 from cutlayer.net.wire.part_files import PartCache, write_part
 from cutlayer.training.adapter_rows import pack_adapter
 from cutlayer.training.expected import initial_state
-from cutlayer.training.state import Setup
+from cutlayer.training.state import RunState, Setup
 from net.ends import PATIENCE_S
 from net.harness import Run, Site, final, same_adapters, trained
 
@@ -50,24 +50,44 @@ def test_the_state_of_another_run_is_named(setup: Setup, tmp_path: Path) -> None
     asyncio.run(go())
 
 
-def test_a_device_whose_values_diverge_stops(setup: Setup, tmp_path: Path) -> None:
-    """An adapter that is finite, of which nothing finite is computed."""
+def test_a_device_whose_values_diverge_waits_for_a_round_in_which_they_do_not(
+    setup: Setup, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An adapter that is finite, of which nothing finite is computed; then one that is trained."""
     run = Run(setup, tmp_path)
     first = initial_state(setup)
-    adapter = pack_adapter(torch.full_like(first.device.row, 1e38))
-    worker = run.server_worker(first)
-    session = ServerSession(run.plan(), adapter)
-    controller = run.controller(first)
+    site, dialled = Site(run), 0
+
+    def opens(state: RunState, adapter: bytes) -> ServerSession:
+        worker = run.server_worker(state)
+        session = ServerSession(run.plan(), adapter, state.round + 1, {0, 1, 2})
+        controller = run.controller(state)
+        site.server = ServerDriver(session, worker, run.journal, controller, run.save, in_place)
+        return session
 
     async def go() -> None:
-        site = Site(run)
-        site.server = ServerDriver(session, worker, run.journal, controller, run.save, in_place)
+        absurd = torch.full_like(first.device.row, 1e38)
+        opens(first, pack_adapter(absurd))
+
+        async def dial() -> Link:
+            nonlocal dialled, session
+            dialled += 1
+            if dialled == 4:
+                session = opens(replace(first, round=1), pack_adapter(first.device.row))
+            return await site.dial(0)
+
+        session: ServerSession | None = None
+        device = asyncio.create_task(run.device(0).take_part(dial))
         async with asyncio.timeout(PATIENCE_S):
-            with pytest.raises(RunError, match="the run diverges"):
-                await run.device(0).take_part(partial(site.dial, 0))
+            while session is None or not session.progress[0].step:
+                await asyncio.sleep(0)
+                assert not device.done()
+        device.cancel()
+        await asyncio.gather(device, return_exceptions=True)
         await site.hang_up()
 
     asyncio.run(go())
+    assert "waiting for the next round" in caplog.text
 
 
 class Watching(Link):

@@ -214,12 +214,12 @@ def test_a_server_may_say_no(message: Message, kind: type[Instruction], reason: 
     assert reason in out.reason
 
 
-def test_values_that_cannot_be_sent_end_the_devices_part() -> None:
-    """It would compute the same again on any other connection."""
+def test_values_that_cannot_be_sent_end_the_connection_and_not_the_devices_part() -> None:
+    """It would compute the same again in this round, and not in the next one."""
     desk = Desk()
     desk.begin()
     (out,) = desk.session.handle(Diverged("5 of 9 values are NaN"))
-    assert isinstance(out, Stop)
+    assert isinstance(out, HangUp)
     assert "round 1, local step 0: 5 of 9 values are NaN" in out.reason
 
 

@@ -310,10 +310,12 @@ class DeviceSession:
             case Invalid(reason):
                 return [HangUp(reason)]
             case Diverged(reason):
+                # the next round may open with an adapter that can be computed with
                 return [
-                    Stop(
+                    HangUp(
                         f"round {self._position.round}, local step {self._position.step}: {reason};"
-                        " the run diverges: lower optimizer.learning_rate on the server"
+                        " the run diverges, unless the adapter that the round began with was"
+                        " another device's doing: waiting for the next round"
                     )
                 ]
 
