@@ -174,8 +174,11 @@ class _ServerWorker:
     def renew(self, device: int) -> None:
         pass
 
-    def merge(self, made: object, measured: object, passed_s: float) -> None:
-        pass
+    def merge(self, made: tuple[int, ...], measured: object, passed_s: float) -> tuple[int, ...]:
+        return made
+
+    def warnings(self, merged: tuple[int, ...]) -> list[str]:
+        return []
 
 
 class _Controller:

@@ -39,7 +39,7 @@ REGISTERED = {
     "planner": "by-demand",
     "scheme": "sft-together",
     "partition": "by-label",
-    "aggregation": "median",
+    "aggregation": "middle",
 }
 
 
@@ -134,7 +134,7 @@ def test_it_stands_in_the_configuration_and_reads_back(tmp_path: Path) -> None:
         ({"channel": {"name": "tide", "options": {"period": 0}}}, "tide: .* period 0: both above"),
         ({"planner": f"{PIECES}:Nobody"}, "has no Nobody"),
         ({"planner": {"name": "by-demand", "options": {"flor": 0.1}}}, "did you mean floor"),
-        ({"aggregation": {"name": "median", "options": {"trim": 1}}}, "takes no trim"),
+        ({"aggregation": {"name": "middle", "options": {"trim": 1}}}, "takes no trim"),
         ({"aggregation": f"{PIECES}:by_label"}, "cannot be made with no options"),
         ({"partition": f"{PIECES}:by_labels"}, "did you mean by_label"),
         ({"partition": "no_such_module:deal"}, "there is no no_such_module here"),

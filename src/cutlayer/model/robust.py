@@ -158,7 +158,8 @@ def impossible(
     most_move: Sequence[float],
     times_median: float | None,
 ) -> dict[int, str]:
-    """Which of the rows a round that began with `began` cannot have made, by place, and why.
+    """Which of the rows a round that began with `began` cannot have made, by place, and why; all on
+    the host.
 
     One with a value that is not finite, or has moved further than `most_move` of its device and as
     far as it was from zero (weight decay); and among three or more others one whose update is

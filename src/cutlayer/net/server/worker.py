@@ -17,7 +17,7 @@ from cutlayer.codec.packet import read_packet
 from cutlayer.codec.raw import decode_targets, raw_bytes
 from cutlayer.errors import PacketError, RunError
 from cutlayer.model.optimizer import merged
-from cutlayer.model.placement import to_device
+from cutlayer.model.placement import HOST, to_device
 from cutlayer.model.robust import impossible
 from cutlayer.net.server.devices import Asks
 from cutlayer.net.server.held import HeldSamples
@@ -327,8 +327,8 @@ class ServerWorker:
                 for device in rows
             ]
             over = impossible(
-                torch.stack(list(rows.values())),
-                to_device(before.row, next(iter(rows.values())).device),
+                to_device(torch.stack(list(rows.values())), HOST),
+                to_device(before.row, HOST),
                 most_move=most,
                 times_median=self._rule.times_median,
             )
